@@ -1,0 +1,1 @@
+//! The edge core as a component of the typed world in wit/.

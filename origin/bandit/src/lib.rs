@@ -1,0 +1,1 @@
+//! Bandit statistics: the embedded ledger and its snapshots.

@@ -1,0 +1,1 @@
+//! The origin's pipeline: features, candidates, rank, explore, rules, reasons.

@@ -1,0 +1,1 @@
+//! The event log, deduplication, and the consumers that keep contexts and rewards current.

@@ -1,0 +1,1 @@
+//! The origin's front: QUIC for PoPs, HTTP admin API, pushes, drain.

@@ -1,0 +1,1 @@
+//! The native ranker and its model artifact.

@@ -1,0 +1,1 @@
+//! Implicit-feedback embeddings, order affinities, the default ranker.

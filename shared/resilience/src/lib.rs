@@ -1,0 +1,1 @@
+//! Pure state machines with time as an argument: ladder, breaker, budgets, throttle.

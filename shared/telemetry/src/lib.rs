@@ -1,0 +1,1 @@
+//! Metric names, label enums and the exporter.

@@ -1,0 +1,1 @@
+//! Seeded catalogue, users and events; fake clock; fault scripts.

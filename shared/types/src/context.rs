@@ -1,0 +1,102 @@
+//! What is known of a user where an answer is made: the last events in order, and what to leave out.
+
+use crate::event::{Event, EventKind, Taste};
+use crate::ids::{EventId, ItemHash, ItemId};
+use crate::time::Millis;
+use serde::{Deserialize, Serialize};
+
+/// Events of a user that a context keeps, newest last.
+pub const RECENT_MAX: usize = 50;
+/// Items that a context remembers as not to be shown again. Beyond it the smallest hashes go first,
+/// that is, arbitrary ones.
+pub const SEEN_MAX: usize = 20_000;
+
+/// One of a user's last events.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RecentEvent {
+    pub id: EventId,
+    pub item: ItemId,
+    pub kind: EventKind,
+    pub value: Option<f32>,
+    pub at_ms: Millis,
+    pub accepted_ms: Millis,
+}
+
+impl RecentEvent {
+    #[must_use]
+    pub fn taste(&self) -> Taste {
+        self.kind.taste(self.value)
+    }
+}
+
+/// A user's (or session's) context. The origin's is complete; a PoP's is the origin's last one with
+/// the events since then applied.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct UserContext {
+    /// Oldest first, at most [`RECENT_MAX`], ordered by (`at_ms`, acceptance).
+    pub recent: Vec<RecentEvent>,
+    /// Hashes of items not to be shown again, ascending.
+    pub seen: Vec<ItemHash>,
+    /// The user's vector in the item space of the model, where there is one.
+    pub vector: Vec<f32>,
+    /// Acceptance of the newest event that this context contains; 0 for none.
+    pub as_of_ms: Millis,
+}
+
+impl UserContext {
+    /// Whether there is anything to personalise on.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        !self.recent.is_empty()
+    }
+
+    #[must_use]
+    pub fn has_seen(&self, item: ItemHash) -> bool {
+        self.seen.binary_search(&item).is_ok()
+    }
+
+    /// Applies an event, once: an id already among the recent events changes nothing. Returns
+    /// whether anything changed.
+    pub fn apply(&mut self, event: &Event) -> bool {
+        let Some(item) = &event.item else { return false };
+        if self.recent.iter().any(|known| known.id == event.id) {
+            return false;
+        }
+        let mut changed = false;
+        if event.kind.hides() {
+            changed |= self.hide(item.hash());
+        }
+        if event.kind.is_history() {
+            let recent = RecentEvent {
+                id: event.id.clone(),
+                item: item.clone(),
+                kind: event.kind.clone(),
+                value: event.value,
+                at_ms: event.at_ms,
+                accepted_ms: event.accepted_ms,
+            };
+            let at = self.recent.partition_point(|known| known.at_ms <= recent.at_ms);
+            self.recent.insert(at, recent);
+            if self.recent.len() > RECENT_MAX {
+                self.recent.remove(0);
+            }
+            changed = true;
+        }
+        self.as_of_ms = self.as_of_ms.max(event.accepted_ms);
+        changed
+    }
+
+    /// Adds to the seen set; false where it was there.
+    pub fn hide(&mut self, item: ItemHash) -> bool {
+        match self.seen.binary_search(&item) {
+            Ok(_) => false,
+            Err(at) => {
+                self.seen.insert(at, item);
+                if self.seen.len() > SEEN_MAX {
+                    self.seen.remove(0);
+                }
+                true
+            }
+        }
+    }
+}

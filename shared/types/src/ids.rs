@@ -1,0 +1,311 @@
+//! Identities. External ids are short strings, checked once; hashes of them are what dense
+//! structures hold. The tenant is part of every hash that leaves one tenant's own structures.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::sync::Arc;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+
+/// Longest external id, in bytes of UTF-8.
+pub const ID_BYTES_MAX: usize = 256;
+/// Number of slots that users, sessions and items are spread over; shards own ranges of slots.
+pub const SLOTS: u16 = 16_384;
+
+/// Why a string cannot be an id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum IdError {
+    #[error("an id must not be empty")]
+    Empty,
+    #[error("an id has at most {ID_BYTES_MAX} bytes, this one has {0}")]
+    TooLong(usize),
+    #[error("an id must not contain control characters")]
+    Control,
+    #[error("a surface is 1 to 64 characters of a-z, 0-9, '_' and '-'")]
+    Surface,
+    #[error("not a UUID")]
+    Uuid,
+}
+
+impl IdError {
+    /// The stable code that error bodies carry.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Empty => "id_empty",
+            Self::TooLong(_) => "id_too_long",
+            Self::Control => "id_control_character",
+            Self::Surface => "surface_invalid",
+            Self::Uuid => "uuid_invalid",
+        }
+    }
+}
+
+fn check_text(text: &str) -> Result<(), IdError> {
+    if text.is_empty() {
+        return Err(IdError::Empty);
+    }
+    if text.len() > ID_BYTES_MAX {
+        return Err(IdError::TooLong(text.len()));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(IdError::Control);
+    }
+    Ok(())
+}
+
+macro_rules! text_id {
+    ($(#[$doc:meta])* $name:ident, $check:path) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// Checks `text` and takes it as an id.
+            pub fn new(text: &str) -> Result<Self, IdError> {
+                $check(text)?;
+                Ok(Self(Arc::from(text)))
+            }
+
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = IdError;
+            fn try_from(text: String) -> Result<Self, IdError> {
+                $check(&text)?;
+                Ok(Self(Arc::from(text)))
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> Self {
+                id.0.as_ref().to_owned()
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = IdError;
+            fn from_str(text: &str) -> Result<Self, IdError> {
+                Self::new(text)
+            }
+        }
+
+        impl std::borrow::Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}({:?})", stringify!($name), &*self.0)
+            }
+        }
+    };
+}
+
+fn check_surface(text: &str) -> Result<(), IdError> {
+    let ok = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-';
+    if (1..=64).contains(&text.len()) && text.bytes().all(ok) { Ok(()) } else { Err(IdError::Surface) }
+}
+
+text_id!(
+    /// Whose data this is. `default` until a key says otherwise.
+    TenantId, check_text
+);
+text_id!(
+    /// A user as the app knows them.
+    UserId, check_text
+);
+text_id!(
+    /// A visit; enough to personalise for a visitor without a user id.
+    SessionId, check_text
+);
+text_id!(
+    /// An item of the catalogue.
+    ItemId, check_text
+);
+text_id!(
+    /// The idempotency key of an event.
+    EventId, check_text
+);
+text_id!(
+    /// Where a list is shown: `home`, `player-end`, ...
+    Surface, check_surface
+);
+
+impl Default for TenantId {
+    fn default() -> Self {
+        Self(Arc::from("default"))
+    }
+}
+
+impl Default for Surface {
+    fn default() -> Self {
+        Self(Arc::from("home"))
+    }
+}
+
+/// xxh3-64 of an item id: what seen sets and masks hold. Used within one tenant only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ItemHash(pub u64);
+
+impl ItemId {
+    #[must_use]
+    pub fn hash(&self) -> ItemHash {
+        ItemHash(xxh3_64(self.0.as_bytes()))
+    }
+}
+
+/// One of [`SLOTS`] slots: the top 14 bits of xxh3-64 over (tenant, 0, id).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Slot(pub u16);
+
+impl Slot {
+    #[must_use]
+    pub fn of(tenant: &TenantId, id: &str) -> Self {
+        Self((tenant_hash(tenant, id) >> 50) as u16)
+    }
+}
+
+/// xxh3-64 over (tenant, 0, id): the stable hash for slots, canaries and ramps.
+#[must_use]
+pub fn tenant_hash(tenant: &TenantId, id: &str) -> u64 {
+    let mut hash = Xxh3::new();
+    hash.update(tenant.as_str().as_bytes());
+    hash.update(&[0]);
+    hash.update(id.as_bytes());
+    hash.digest()
+}
+
+/// A 128-bit identity shown as a UUID: request ids, decision ids, and event ids that the PoP makes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, Default)]
+pub struct Uid(pub u128);
+
+impl Uid {
+    /// A UUIDv7 (RFC 9562) of `now_ms` and 74 bits taken from `random`.
+    #[must_use]
+    pub fn v7(now_ms: u64, random: u128) -> Self {
+        let time = u128::from(now_ms & 0xffff_ffff_ffff) << 80;
+        let rand_a = (random >> 64 & 0xfff) << 64;
+        let rand_b = random & 0x3fff_ffff_ffff_ffff;
+        Self(time | 0x7 << 76 | rand_a | 0x2 << 62 | rand_b)
+    }
+
+    /// The 36 characters of the hyphenated form, without allocating.
+    #[must_use]
+    pub fn text(self) -> [u8; 36] {
+        const HEX: &[u8; 16] = b"0123456789abcdef";
+        let mut out = [b'-'; 36];
+        let mut shift = 128u32;
+        for (at, byte) in out.iter_mut().enumerate() {
+            if matches!(at, 8 | 13 | 18 | 23) {
+                continue;
+            }
+            shift -= 4;
+            *byte = HEX.get((self.0 >> shift & 0xf) as usize).copied().unwrap_or(b'0');
+        }
+        out
+    }
+
+    /// Milliseconds since the Unix epoch, as the id says.
+    #[must_use]
+    pub fn millis(self) -> u64 {
+        (self.0 >> 80) as u64
+    }
+}
+
+impl fmt::Display for Uid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = self.text();
+        f.write_str(std::str::from_utf8(&text).unwrap_or_default())
+    }
+}
+
+impl fmt::Debug for Uid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Uid({self})")
+    }
+}
+
+impl std::str::FromStr for Uid {
+    type Err = IdError;
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        if text.len() != 36 {
+            return Err(IdError::Uuid);
+        }
+        let mut value = 0u128;
+        for (at, byte) in text.bytes().enumerate() {
+            if matches!(at, 8 | 13 | 18 | 23) {
+                if byte != b'-' {
+                    return Err(IdError::Uuid);
+                }
+                continue;
+            }
+            let digit = (byte as char).to_digit(16).ok_or(IdError::Uuid)?;
+            value = value << 4 | u128::from(digit);
+        }
+        Ok(Self(value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn ids_are_checked_once() {
+        let cases = [
+            ("", Err("id_empty")),
+            ("u1", Ok(())),
+            ("Ünïcode ✓", Ok(())),
+            ("a\u{0}b", Err("id_control_character")),
+            ("a\nb", Err("id_control_character")),
+        ];
+        for (text, want) in cases {
+            assert_eq!(UserId::new(text).map(|_| ()).map_err(IdError::code), want, "{text:?}");
+        }
+        assert_eq!(ItemId::new(&"x".repeat(257)).map_err(IdError::code), Err("id_too_long"));
+        assert!(ItemId::new(&"x".repeat(256)).is_ok());
+        for (text, ok) in [("home", true), ("a_b-9", true), ("", false), ("Home", false), ("a b", false)] {
+            assert_eq!(Surface::new(text).is_ok(), ok, "{text:?}");
+        }
+    }
+
+    /// Golden: another implementation of xxh3-64 must give these (see docs/formats.md).
+    #[test]
+    fn slots_have_golden_values() {
+        let tenant = TenantId::default();
+        let got: Vec<u16> = ["1", "318", "u1", "Ünïcode"].iter().map(|id| Slot::of(&tenant, id).0).collect();
+        assert_eq!(got, GOLDEN_SLOTS, "slots must never move");
+    }
+    const GOLDEN_SLOTS: [u16; 4] = [12836, 3572, 3072, 6774];
+
+    proptest! {
+        #[test]
+        fn uuids_round_trip(ms in 0u64..1 << 48, random: u128) {
+            let id = Uid::v7(ms, random);
+            prop_assert_eq!(id.millis(), ms);
+            let text = id.to_string();
+            prop_assert_eq!(&text[14..15], "7");
+            prop_assert!(matches!(&text[19..20], "8" | "9" | "a" | "b"));
+            prop_assert_eq!(text.parse::<Uid>(), Ok(id));
+        }
+
+        #[test]
+        fn slots_stay_in_range(id in "\\PC{1,40}") {
+            prop_assert!(Slot::of(&TenantId::default(), &id).0 < SLOTS);
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! The only codecs: binary frames and stored values, JSON v1.

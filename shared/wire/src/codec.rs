@@ -1,0 +1,101 @@
+//! Header and bounds around bincode. A schema number names one struct for ever: a changed struct
+//! takes a new number and the old struct stays until nothing can hold it any more.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// First byte of every binary value.
+pub const MAGIC: u8 = 0x5B;
+/// Version of the encoding itself: bincode 2, little endian, variable-length integers.
+pub const ENCODING: u8 = 1;
+/// No single value is larger, in bytes; pushes that are larger travel in chunks.
+pub const VALUE_BYTES_MAX: usize = 64 << 20;
+
+/// Why bytes are not a value.
+#[derive(Debug, thiserror::Error)]
+pub enum CodecError {
+    #[error("{0} bytes are too few for a header")]
+    Short(usize),
+    #[error("not a value of ours (first byte {0:#04x})")]
+    Magic(u8),
+    #[error("encoding {0} is not known here, {ENCODING} is")]
+    Encoding(u8),
+    #[error("schema {found} where {wanted} was expected")]
+    Schema { found: u16, wanted: u16 },
+    #[error("{0} bytes are more than a value may have ({VALUE_BYTES_MAX})")]
+    Large(usize),
+    #[error("{0} bytes are left over after the value")]
+    Trailing(usize),
+    #[error("the body does not decode: {0}")]
+    Body(String),
+}
+
+impl CodecError {
+    /// The stable code that error bodies and metrics carry.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Short(_) => "codec_short",
+            Self::Magic(_) => "codec_magic",
+            Self::Encoding(_) => "codec_encoding",
+            Self::Schema { .. } => "codec_schema",
+            Self::Large(_) => "codec_large",
+            Self::Trailing(_) => "codec_trailing",
+            Self::Body(_) => "codec_body",
+        }
+    }
+}
+
+/// A type with a schema number of its own.
+pub trait Schema {
+    const SCHEMA: u16;
+}
+
+/// Header and body.
+pub fn encode<T: Schema + Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
+    encode_as(T::SCHEMA, value)
+}
+
+/// Header and body of a type that another crate owns, under a schema number of this crate's list.
+pub fn encode_as<T: Serialize>(schema: u16, value: &T) -> Result<Vec<u8>, CodecError> {
+    let [low, high] = schema.to_le_bytes();
+    let mut out = vec![MAGIC, ENCODING, low, high];
+    bincode::serde::encode_into_std_write(value, &mut out, bincode::config::standard())
+        .map_err(|error| CodecError::Body(error.to_string()))?;
+    Ok(out)
+}
+
+/// Reads exactly one value from all of `bytes`.
+pub fn decode<T: Schema + DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+    decode_as(T::SCHEMA, bytes)
+}
+
+/// [`decode`] for a type that another crate owns.
+pub fn decode_as<T: DeserializeOwned>(schema: u16, bytes: &[u8]) -> Result<T, CodecError> {
+    let found = schema_of(bytes)?;
+    if found != schema {
+        return Err(CodecError::Schema { found, wanted: schema });
+    }
+    if bytes.len() > VALUE_BYTES_MAX {
+        return Err(CodecError::Large(bytes.len()));
+    }
+    let body = bytes.get(4..).unwrap_or_default();
+    // The limit bounds what a length prefix can make the decoder allocate.
+    let config = bincode::config::standard().with_limit::<VALUE_BYTES_MAX>();
+    let (value, used) = bincode::serde::decode_from_slice(body, config)
+        .map_err(|error| CodecError::Body(error.to_string()))?;
+    match body.len() - used {
+        0 => Ok(value),
+        left => Err(CodecError::Trailing(left)),
+    }
+}
+
+/// The schema number that `bytes` claim, after checking magic and encoding.
+pub fn schema_of(bytes: &[u8]) -> Result<u16, CodecError> {
+    match *bytes {
+        [MAGIC, ENCODING, low, high, ..] => Ok(u16::from_le_bytes([low, high])),
+        [MAGIC, encoding, _, _, ..] => Err(CodecError::Encoding(encoding)),
+        [other, _, _, _, ..] => Err(CodecError::Magic(other)),
+        _ => Err(CodecError::Short(bytes.len())),
+    }
+}

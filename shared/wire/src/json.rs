@@ -1,0 +1,1 @@
+//! The public JSON, version 1.

@@ -1,0 +1,222 @@
+//! Values that are stored or pushed: contexts in a PoP's KV, decisions in its cache, and what the
+//! origin pushes. Schema numbers 1 to 99 are values, 100 and up are frames.
+
+use crate::codec::Schema;
+use serde::{Deserialize, Serialize};
+use skerry_types::{
+    Attributes, Decision, Event, ItemHash, ItemId, Millis, Reason, Rights, Rung, Source, Surface, TenantId, Uid,
+    UserContext,
+};
+use std::sync::Arc;
+
+/// Schema numbers of values whose types other crates own.
+pub mod schema {
+    /// `skerry_decide::bandit::Snapshot`
+    pub const BANDIT_SNAPSHOT: u16 = 20;
+}
+
+macro_rules! schemas {
+    ($($type:ty => $number:literal,)+) => { $(impl Schema for $type { const SCHEMA: u16 = $number; })+ };
+}
+
+schemas! {
+    StoredContext => 1,
+    StoredDecision => 2,
+    EventBatch => 3,
+    Exposure => 4,
+    PoolItems => 5,
+    PopularList => 6,
+    PoolBlob => 10,
+    PopularBlob => 11,
+    MaskBlob => 12,
+    BanditBlob => 13,
+    ConfigBlob => 14,
+    NextPage => 15,
+    RenderedHead => 16,
+}
+
+/// A user's context as a PoP keeps it. Times live inside: not every KV has a TTL.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StoredContext {
+    pub written_ms: Millis,
+    /// Serves without a warning until then; `edge` may use it up to 24 h after `written_ms`.
+    pub expires_ms: Millis,
+    pub context: UserContext,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StoredDecision {
+    pub decision: Decision,
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct EventBatch {
+    pub events: Vec<Event>,
+}
+
+/// What an answer showed. Queued, may be lost.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Exposure {
+    pub tenant: TenantId,
+    pub request_id: Uid,
+    pub decision_id: Uid,
+    pub at_ms: Millis,
+    pub rung: Rung,
+    pub cause: Option<skerry_types::Cause>,
+    pub surface: Surface,
+    /// Context key of the user or session, where there was one.
+    pub subject: Option<Box<str>>,
+    pub pop: Arc<str>,
+    pub from_cache: bool,
+    pub snapshot: u64,
+    pub seed: u64,
+    pub model: Arc<str>,
+    pub items: Vec<ExposedItem>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ExposedItem {
+    pub id: ItemId,
+    pub score: f32,
+    pub source: Source,
+    pub propensity: f32,
+}
+
+/// Ids and metadata of pool rows, in the order asked.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct PoolItems {
+    pub items: Vec<PoolItem>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PoolItem {
+    pub id: ItemId,
+    pub fields: Arc<Attributes>,
+}
+
+/// A list that needs nothing but itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PopularList {
+    pub as_of_ms: Millis,
+    pub items: Vec<PopularItem>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PopularItem {
+    pub id: ItemId,
+    pub score: f32,
+    pub fields: Arc<Attributes>,
+}
+
+/// The item pool: numeric part for the worker, ids and metadata for the host.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PoolBlob {
+    pub model: Arc<str>,
+    pub region: Arc<str>,
+    pub made_ms: Millis,
+    /// Acceptance of the newest event that it was made from.
+    pub as_of_ms: Millis,
+    /// `skerry_decide::score::EdgePool`
+    pub arrays: Vec<u8>,
+    /// One for each row of `arrays`.
+    pub items: Vec<PoolItem>,
+}
+
+/// Popular lists; the one without surface and locale is for everything else.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PopularBlob {
+    pub lists: Vec<PopularFor>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PopularFor {
+    pub surface: Option<Surface>,
+    pub locale: Option<Box<str>>,
+    pub list: PopularList,
+}
+
+/// Rights of the items that are not free for all, ascending by hash.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct MaskBlob {
+    pub entries: Vec<(ItemHash, Rights)>,
+}
+
+/// Bandit snapshots by surface, each an encoded `skerry_decide::bandit::Snapshot`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct BanditBlob {
+    pub snapshots: Vec<(Surface, Vec<u8>)>,
+}
+
+/// What PoPs need to know beside the data: settings that must be the same on all of them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ConfigBlob {
+    /// Seals `next` tokens; the same on every PoP of a deployment.
+    pub sealing_key: [u8; 32],
+    /// Configured surfaces; others use the defaults and the metric class `other`.
+    pub surfaces: Vec<Surface>,
+    /// Whether a public key may name users; `None`: on loopback only.
+    pub public_names_users: Option<bool>,
+    /// Keys that may ask, as the origin and the PoP's own key files give them.
+    pub keys: Vec<ApiKey>,
+    /// Freshness of responses, milliseconds: a user who acted lately, and others.
+    pub fresh_active_ms: u32,
+    pub fresh_idle_ms: u32,
+}
+
+/// A key by its digest: the key itself is nowhere stored.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ApiKey {
+    pub sha256: [u8; 32],
+    pub class: KeyClass,
+    pub tenant: TenantId,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum KeyClass {
+    Public,
+    Secret,
+    Pop,
+}
+
+/// The content of a `next` token: the rest of a list.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NextPage {
+    pub tenant: TenantId,
+    pub subject: Option<Box<str>>,
+    pub surface: Surface,
+    pub expires_ms: Millis,
+    pub decision_id: Uid,
+    pub rung: Rung,
+    pub cause: Option<skerry_types::Cause>,
+    pub as_of_ms: Millis,
+    pub model: Arc<str>,
+    pub seed: u64,
+    pub snapshot: u64,
+    /// Items already shown: ranks go on from here.
+    pub shown: u16,
+    pub explain: bool,
+    pub fields: Vec<Box<str>>,
+    pub rest: Vec<NextItem>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NextItem {
+    pub id: ItemId,
+    pub score: f32,
+    pub source: Source,
+    pub propensity: f32,
+    pub reason: Option<Reason>,
+}
+
+/// What the worker needs to know of a body that the host kept rendered.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RenderedHead {
+    pub decision_id: Uid,
+    pub made_ms: Millis,
+    pub as_of_ms: Millis,
+    pub expires_ms: Millis,
+    pub rung: Rung,
+    pub cause: Option<skerry_types::Cause>,
+    /// The exposure to record, with the request id and time of the first answer.
+    pub exposure: Vec<u8>,
+}

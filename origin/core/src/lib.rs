@@ -1,1 +1,14 @@
-//! The origin's pipeline: features, candidates, rank, explore, rules, reasons.
+//! The origin's pipeline: features -> candidates -> rank -> rules -> explore -> reasons.
+//!
+//! `pipeline.rs` is the path, top to bottom; `ports.rs` is what it needs of the stores and models
+//! around it. No I/O, no async, no clock of its own: the gateway supplies a [`ports::World`].
+
+#![forbid(unsafe_code)]
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+pub mod pipeline;
+pub mod ports;
+mod reasons;
+
+pub use pipeline::{Outcome, Question, answer};
+pub use ports::{CandidateRow, Card, Model, PortError, World};

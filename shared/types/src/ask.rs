@@ -105,9 +105,10 @@ pub struct Ask {
 }
 
 impl Ask {
-    /// Whose context applies: the user's, else the session's; none for an anonymous visitor.
+    /// Whose context applies: `u:` and the user, else `s:` and the session; none for an anonymous
+    /// visitor.
     #[must_use]
-    pub fn subject(&self) -> Option<&str> {
-        self.user.as_ref().map(UserId::as_str).or(self.session.as_ref().map(SessionId::as_str))
+    pub fn subject(&self) -> Option<String> {
+        crate::ids::subject(self.user.as_ref(), self.session.as_ref())
     }
 }

@@ -137,9 +137,9 @@ pub struct Event {
 }
 
 impl Event {
-    /// Whose history it belongs to: the user, else the session.
+    /// Whose history it belongs to: `u:` and the user, else `s:` and the session.
     #[must_use]
-    pub fn subject(&self) -> Option<&str> {
-        self.user.as_ref().map(UserId::as_str).or(self.session.as_ref().map(SessionId::as_str))
+    pub fn subject(&self) -> Option<String> {
+        crate::ids::subject(self.user.as_ref(), self.session.as_ref())
     }
 }

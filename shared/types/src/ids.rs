@@ -178,6 +178,24 @@ impl Slot {
     }
 }
 
+/// Whose context something belongs to: `u:` and the user id, else `s:` and the session id. Users and
+/// sessions of the same name stay apart.
+#[must_use]
+pub fn subject(user: Option<&UserId>, session: Option<&SessionId>) -> Option<String> {
+    match (user, session) {
+        (Some(user), _) => Some(format!("u:{user}")),
+        (None, Some(session)) => Some(format!("s:{session}")),
+        (None, None) => None,
+    }
+}
+
+/// Key of a subject's context in any store: tenant first, then a control character, which no id
+/// can contain, then the subject.
+#[must_use]
+pub fn context_key(tenant: &TenantId, subject: &str) -> String {
+    format!("{tenant}\u{1f}{subject}")
+}
+
 /// xxh3-64 over (tenant, 0, id): the stable hash for slots, canaries and ramps.
 #[must_use]
 pub fn tenant_hash(tenant: &TenantId, id: &str) -> u64 {

@@ -24,7 +24,7 @@ pub use context::{RecentEvent, UserContext};
 pub use decision::{Candidate, Decision, ItemRef, Reason, ReasonKind, Source, Warning, WarningCode};
 pub use event::{Event, EventKind, Hlc, Taste};
 pub use filter::{Filter, Test};
-pub use ids::{EventId, IdError, ItemHash, ItemId, SessionId, Slot, Surface, TenantId, Uid, UserId};
+pub use ids::{EventId, IdError, ItemHash, ItemId, SessionId, Slot, Surface, TenantId, Uid, UserId, context_key, subject};
 pub use item::{Attributes, Country, Item, Rights, Window};
 pub use rung::{Cause, Rung};
 pub use time::{Budget, Millis, Tick};

@@ -13,6 +13,14 @@ use std::sync::Arc;
 pub mod schema {
     /// `skerry_decide::bandit::Snapshot`
     pub const BANDIT_SNAPSHOT: u16 = 20;
+    /// `skerry_origin_events::Record`
+    pub const EVENT_RECORD: u16 = 21;
+    /// `skerry_origin_events::Answered`
+    pub const ANSWERED: u16 = 22;
+    /// `skerry_types::Item` in the origin's catalogue.
+    pub const CATALOG_ITEM: u16 = 23;
+    /// `skerry_types::Attributes` of a user.
+    pub const USER_ATTRIBUTES: u16 = 24;
 }
 
 macro_rules! schemas {
@@ -23,7 +31,7 @@ schemas! {
     StoredContext => 1,
     StoredDecision => 2,
     EventBatch => 3,
-    Exposure => 4,
+    Shown => 4,
     PoolItems => 5,
     PopularList => 6,
     PoolBlob => 10,
@@ -54,24 +62,64 @@ pub struct EventBatch {
     pub events: Vec<Event>,
 }
 
-/// What an answer showed. Queued, may be lost.
+/// What one answer showed. Queued, may be lost.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Exposure {
-    pub tenant: TenantId,
     pub request_id: Uid,
-    pub decision_id: Uid,
     pub at_ms: Millis,
+    pub from_cache: bool,
+    pub shown: Shown,
+}
+
+/// The part of an exposure that all answers from one rendered body share.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Shown {
+    pub tenant: TenantId,
+    pub decision_id: Uid,
     pub rung: Rung,
     pub cause: Option<skerry_types::Cause>,
     pub surface: Surface,
-    /// Context key of the user or session, where there was one.
+    /// `u:USER` or `s:SESSION`, where there was one.
     pub subject: Option<Box<str>>,
     pub pop: Arc<str>,
-    pub from_cache: bool,
     pub snapshot: u64,
     pub seed: u64,
     pub model: Arc<str>,
     pub items: Vec<ExposedItem>,
+}
+
+/// An exposure on its way from the worker to its host: a fixed head that a cache hit can write
+/// without decoding the rest, then an encoded [`Shown`].
+pub mod exposure {
+    use super::{Exposure, Shown};
+    use crate::codec::{CodecError, decode};
+    use skerry_types::{Millis, Uid};
+
+    /// Request id, time, whether from the cache.
+    const HEAD_BYTES: usize = 16 + 8 + 1;
+
+    #[must_use]
+    pub fn join(request_id: Uid, at_ms: Millis, from_cache: bool, shown: &[u8]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(HEAD_BYTES + shown.len());
+        out.extend_from_slice(&request_id.0.to_le_bytes());
+        out.extend_from_slice(&at_ms.to_le_bytes());
+        out.push(u8::from(from_cache));
+        out.extend_from_slice(shown);
+        out
+    }
+
+    pub fn read(bytes: &[u8]) -> Result<Exposure, CodecError> {
+        let short = || CodecError::Short(bytes.len());
+        let (head, shown) = bytes.split_at_checked(HEAD_BYTES).ok_or_else(short)?;
+        let (id, rest) = head.split_first_chunk::<16>().ok_or_else(short)?;
+        let (at, rest) = rest.split_first_chunk::<8>().ok_or_else(short)?;
+        Ok(Exposure {
+            request_id: Uid(u128::from_le_bytes(*id)),
+            at_ms: u64::from_le_bytes(*at),
+            from_cache: rest.first() == Some(&1),
+            shown: decode::<Shown>(shown)?,
+        })
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -150,6 +198,9 @@ pub struct BanditBlob {
 /// What PoPs need to know beside the data: settings that must be the same on all of them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ConfigBlob {
+    /// Names of this PoP and its region: filled in by the host that hands the blob to its worker.
+    pub pop: Arc<str>,
+    pub region: Arc<str>,
     /// Seals `next` tokens; the same on every PoP of a deployment.
     pub sealing_key: [u8; 32],
     /// Configured surfaces; others use the defaults and the metric class `other`.
@@ -217,6 +268,6 @@ pub struct RenderedHead {
     pub expires_ms: Millis,
     pub rung: Rung,
     pub cause: Option<skerry_types::Cause>,
-    /// The exposure to record, with the request id and time of the first answer.
-    pub exposure: Vec<u8>,
+    /// The encoded [`Shown`] of every answer made from this body.
+    pub shown: Vec<u8>,
 }

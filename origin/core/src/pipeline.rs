@@ -1,0 +1,428 @@
+//! One question, from features to reasons. Every step has its time and a fallback: a step that
+//! fails costs quality, says so in the warnings, and never the answer.
+
+use crate::ports::{CandidateRow, Card, Model, PortError, World};
+use crate::reasons;
+use skerry_decide::bandit;
+use skerry_decide::filter;
+use skerry_decide::rules::{self, LeftOut};
+use skerry_decide::score::HistoryStep;
+use skerry_types::{
+    Ask, Candidate, Decision, Event, ItemId, Millis, Reason, ReasonKind, Route, Rung, Source, Tick, Uid, UserContext,
+    Warning, WarningCode,
+};
+use std::borrow::Cow;
+use std::sync::Arc;
+
+/// Vector neighbours fetched for one question.
+const NEAR_MAX: usize = 200;
+/// Candidates ranked for one question.
+const RANKED_MAX: usize = 300;
+/// Items that one answer may leave out by filter before the whole catalogue is searched instead.
+const TRENDING_MAX: usize = 400;
+
+/// A question as the pipeline takes it.
+#[derive(Debug, Clone, Copy)]
+pub struct Question<'a> {
+    pub ask: &'a Ask,
+    pub decision_id: Uid,
+    pub seed: u64,
+    /// The subject's events that have not reached the stores yet.
+    pub pending: &'a [Event],
+    pub now: Millis,
+    /// Off for offline evaluation.
+    pub explore: bool,
+}
+
+/// What came of it.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    pub decision: Decision,
+    /// The context that it was made from, pending events included.
+    pub context: Option<UserContext>,
+    /// Time of each step, in the order of [`STAGES`].
+    pub stages_us: [u32; 6],
+    /// What each input was, for `explain`.
+    pub inputs: Vec<Input>,
+}
+
+/// Names of the steps that [`Outcome::stages_us`] times.
+pub const STAGES: [&str; 6] = ["features", "candidates", "rank", "rules", "explore", "explain"];
+
+/// One input of a decision and how good it was.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Input {
+    pub name: &'static str,
+    pub status: Status,
+    /// When it was current, where that is known.
+    pub as_of: Option<Millis>,
+    pub detail: String,
+}
+
+/// State of one input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    Present,
+    Stale,
+    Unavailable,
+}
+
+impl Status {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Present => "PRESENT",
+            Self::Stale => "STALE",
+            Self::Unavailable => "UNAVAILABLE",
+        }
+    }
+}
+
+/// Answers one question.
+pub fn answer<W: World>(world: &W, question: &Question<'_>) -> Outcome {
+    let mut run = Run::new(world, question);
+    let context = run.features();
+    let context_ref = context.as_deref();
+    run.mark(0);
+    let Some(model) = world.model(&question.ask.tenant) else {
+        run.lost("model", "no model is in service yet");
+        return run.finish(Vec::new(), context.map(Cow::into_owned), None, Arc::from("none"));
+    };
+    let profile = run.profile(&*model, context_ref);
+    let rules = run.rules(context_ref);
+    let rows = run.candidates(&*model, &profile, &rules);
+    run.mark(1);
+    let ranked = run.rank(&*model, &profile, rows);
+    run.mark(2);
+    let mut kept = run.apply_rules(&*model, &rules, ranked);
+    run.mark(3);
+    let snapshot = if question.explore { run.explore(&mut kept, &rules) } else { None };
+    run.mark(4);
+    let candidates = run.explain(&*model, context_ref, kept);
+    run.mark(5);
+    run.finish(candidates, context.map(Cow::into_owned), snapshot, model.version())
+}
+
+/// A ranked item on its way into the answer.
+struct Kept {
+    card: Arc<Card>,
+    score: f32,
+    source: Source,
+    propensity: f32,
+    because: Option<u32>,
+}
+
+/// What a request's rules need to look at.
+struct Rules<'a> {
+    ask: &'a Ask,
+    out: LeftOut<'a>,
+    now: Millis,
+    /// `rank` orders the caller's own items: it leaves out only what rights forbid.
+    own_items: bool,
+}
+
+impl Rules<'_> {
+    fn allow(&self, card: &Card) -> bool {
+        (self.own_items || !self.out.has(card.hash))
+            && (card.rights.is_free() || card.rights.allow(self.now, self.ask.context.country, None))
+            && self.ask.filter.as_ref().is_none_or(|filter| filter::matches(filter, &card.fields))
+    }
+}
+
+struct Run<'a, W: World> {
+    world: &'a W,
+    question: &'a Question<'a>,
+    started: Tick,
+    stages_us: [u32; 6],
+    warnings: Vec<Warning>,
+    inputs: Vec<Input>,
+}
+
+impl<'a, W: World> Run<'a, W> {
+    fn new(world: &'a W, question: &'a Question<'a>) -> Self {
+        Self {
+            world,
+            question,
+            started: world.tick(),
+            stages_us: [0; 6],
+            warnings: Vec::new(),
+            inputs: Vec::new(),
+        }
+    }
+
+    fn mark(&mut self, stage: usize) {
+        let now = self.world.tick();
+        if let Some(slot) = self.stages_us.get_mut(stage) {
+            *slot = u32::try_from(now.since_us(self.started)).unwrap_or(u32::MAX);
+        }
+        self.started = now;
+    }
+
+    fn fallback(&mut self, error: &PortError) {
+        self.lost(error.what, &error.detail);
+    }
+
+    fn lost(&mut self, what: &'static str, detail: &str) {
+        self.warnings.push(Warning {
+            code: WarningCode::StageFallback,
+            detail: format!("{what} is unavailable").into_boxed_str(),
+        });
+        self.inputs.push(Input { name: what, status: Status::Unavailable, as_of: None, detail: detail.to_owned() });
+    }
+
+    fn present(&mut self, name: &'static str, as_of: Option<Millis>, detail: String) {
+        self.inputs.push(Input { name, status: Status::Present, as_of, detail });
+    }
+
+    /// The subject's context with the pending events applied.
+    fn features(&mut self) -> Option<Cow<'a, UserContext>> {
+        let ask = self.question.ask;
+        let subject = ask.subject()?;
+        let stored = match self.world.context(&ask.tenant, &subject) {
+            Ok(stored) => stored,
+            Err(error) => {
+                self.fallback(&error);
+                None
+            }
+        };
+        if stored.is_none() && self.question.pending.is_empty() {
+            return None;
+        }
+        let mut context = stored.map_or_else(UserContext::default, |stored| UserContext::clone(&stored));
+        let mut applied = 0;
+        for event in self.question.pending {
+            applied += usize::from(event.subject().as_ref() == Some(&subject) && context.apply(event));
+        }
+        let detail = format!("{} recent events, {applied} of them pending", context.recent.len());
+        self.present("features", Some(context.as_of_ms), detail);
+        Some(Cow::Owned(context))
+    }
+
+    fn profile(&self, model: &W::Model, context: Option<&UserContext>) -> <W::Model as Model>::Profile {
+        let ask = self.question.ask;
+        if let Route::Similar { seeds } = &ask.route {
+            let rows = seeds.iter().filter_map(|seed| model.row(seed));
+            let steps: Vec<HistoryStep> =
+                (0..).zip(rows).map(|(age, item)| HistoryStep { item, taste: skerry_types::Taste::Positive, age }).collect();
+            return model.fold_in(&steps);
+        }
+        let newest_first = context.into_iter().flat_map(|context| context.recent.iter().rev());
+        let known = newest_first.filter_map(|event| Some((model.row(&event.item)?, event.taste())));
+        let steps: Vec<HistoryStep> =
+            (0..).zip(known).map(|(age, (item, taste))| HistoryStep { item, taste, age }).collect();
+        model.fold_in(&steps)
+    }
+
+    fn rules<'r>(&self, context: Option<&'r UserContext>) -> Rules<'r>
+    where
+        'a: 'r,
+    {
+        let ask = self.question.ask;
+        let seeds = if let Route::Similar { seeds } = &ask.route { seeds.as_slice() } else { &[] };
+        let exclude = ask.exclude.iter().chain(seeds).map(ItemId::hash);
+        Rules {
+            ask,
+            out: LeftOut::new(context, exclude),
+            now: self.question.now,
+            own_items: matches!(ask.route, Route::Rank { .. }),
+        }
+    }
+
+    fn candidates(
+        &mut self,
+        model: &W::Model,
+        profile: &<W::Model as Model>::Profile,
+        rules: &Rules<'_>,
+    ) -> Vec<CandidateRow> {
+        let ask = self.question.ask;
+        let tenant = &ask.tenant;
+        match &ask.route {
+            Route::Rank { items } => {
+                let rows: Vec<CandidateRow> = items
+                    .iter()
+                    .filter_map(|id| model.row(id))
+                    .map(|item| CandidateRow { item, source: Source::Vector, because: None })
+                    .collect();
+                if rows.len() < items.len() {
+                    self.warnings.push(Warning {
+                        code: WarningCode::UnknownItems,
+                        detail: format!("{} of the items are not known to the model", items.len() - rows.len()).into(),
+                    });
+                }
+                rows
+            }
+            Route::Popular => trending(model, TRENDING_MAX),
+            Route::Recommend | Route::Similar { .. } => {
+                let near = match model.query(profile) {
+                    None => Vec::new(),
+                    Some(query) => {
+                        let found = if ask.filter.is_some() {
+                            let card = |row| model.id(row).and_then(|id| self.world.card(tenant, id));
+                            let allow = |row: u32| card(row).is_some_and(|card| rules.allow(&card));
+                            self.world.near_where(tenant, query, NEAR_MAX, &allow)
+                        } else {
+                            self.world.near(tenant, query, NEAR_MAX)
+                        };
+                        found.unwrap_or_else(|error| {
+                            self.fallback(&error);
+                            Vec::new()
+                        })
+                    }
+                };
+                let mut rows = model.candidates(profile, &near, RANKED_MAX);
+                if near.is_empty() {
+                    let known: std::collections::HashSet<u32> = rows.iter().map(|row| row.item).collect();
+                    rows.extend(trending(model, TRENDING_MAX).into_iter().filter(|row| !known.contains(&row.item)));
+                }
+                self.present("candidates", None, format!("{} near, {} in all", near.len(), rows.len()));
+                rows
+            }
+        }
+    }
+
+    /// Rows by falling score; ties by row, so that the order is total.
+    fn rank(
+        &mut self,
+        model: &W::Model,
+        profile: &<W::Model as Model>::Profile,
+        rows: Vec<CandidateRow>,
+    ) -> Vec<(CandidateRow, f32)> {
+        let by_place = |rows: &[CandidateRow]| -> Vec<f32> {
+            #[expect(clippy::cast_precision_loss, reason = "a few hundred places")]
+            (0..rows.len()).map(|place| -(place as f32) * 0.01).collect()
+        };
+        let keep_order = matches!(self.question.ask.route, Route::Popular) || model.query(profile).is_none();
+        let scores = if keep_order && !matches!(self.question.ask.route, Route::Rank { .. }) {
+            by_place(&rows)
+        } else {
+            match model.rank(profile, &rows) {
+                Ok(scores) if scores.len() == rows.len() => scores,
+                Ok(_) => by_place(&rows),
+                Err(error) => {
+                    self.fallback(&error);
+                    by_place(&rows)
+                }
+            }
+        };
+        let mut ranked: Vec<(CandidateRow, f32)> = rows.into_iter().zip(scores).collect();
+        ranked.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.item.cmp(&b.0.item)));
+        ranked
+    }
+
+    /// Seen, excluded, filter and rights take items out; diversity reorders what is left.
+    fn apply_rules(&mut self, model: &W::Model, rules: &Rules<'_>, ranked: Vec<(CandidateRow, f32)>) -> Vec<Kept> {
+        let ask = self.question.ask;
+        let want = if rules.own_items { ranked.len() } else { ask.n.kept() };
+        let mut kept: Vec<Kept> = Vec::with_capacity(want);
+        for (row, score) in ranked {
+            if kept.len() == want {
+                break;
+            }
+            let Some(card) = model.id(row.item).and_then(|id| self.world.card(&ask.tenant, id)) else { continue };
+            if rules.allow(&card) {
+                let score = 1.0 / (1.0 + (-score).exp());
+                kept.push(Kept { card, score, source: row.source, propensity: 1.0, because: row.because });
+            }
+        }
+        if rules.own_items {
+            return kept;
+        }
+        let genres: Vec<Option<&str>> = kept.iter().map(|kept| rules::first_genre(&kept.card.fields)).collect();
+        let order = rules::diversify(&genres, &rules::genres_named(ask.filter.as_ref()));
+        let mut slots: Vec<Option<Kept>> = kept.into_iter().map(Some).collect();
+        order.into_iter().filter_map(|at| slots.get_mut(at).and_then(Option::take)).collect()
+    }
+
+    /// Puts what the bandit draws into its slots. Arms that are in the list already are not drawn,
+    /// so that the propensities are those of the draw alone.
+    fn explore(&mut self, kept: &mut Vec<Kept>, rules: &Rules<'_>) -> Option<u64> {
+        let ask = self.question.ask;
+        if !matches!(ask.route, Route::Recommend) {
+            return None;
+        }
+        let snapshot = match self.world.bandit(&ask.tenant, &ask.surface) {
+            Ok(snapshot) => snapshot?,
+            Err(error) => {
+                self.fallback(&error);
+                return None;
+            }
+        };
+        let shown: std::collections::HashSet<_> = kept.iter().map(|kept| kept.card.hash).collect();
+        let cards: Vec<Option<Arc<Card>>> = snapshot
+            .items()
+            .map(|id| self.world.card(&ask.tenant, id).filter(|card| !shown.contains(&card.hash) && rules.allow(card)))
+            .collect();
+        let slots = bandit::slots_for(ask.n.get());
+        let eligible = |arm: usize| cards.get(arm).is_some_and(Option::is_some);
+        for (draw, slot) in snapshot.draw(eligible, slots.len(), self.question.seed).iter().zip(slots) {
+            let Some(card) = cards.get(draw.arm).cloned().flatten() else { continue };
+            let score = kept.get(*slot).or(kept.last()).map_or(0.5, |near| near.score);
+            let at = (*slot).min(kept.len());
+            kept.insert(at, Kept { card, score, source: Source::Explore, propensity: draw.propensity, because: None });
+        }
+        Some(snapshot.epoch())
+    }
+
+    fn explain(&self, model: &W::Model, context: Option<&UserContext>, kept: Vec<Kept>) -> Vec<Candidate> {
+        let ask = self.question.ask;
+        let history = reasons::History::new(context, |id| self.world.card(&ask.tenant, id));
+        let mut candidates = Vec::with_capacity(kept.len());
+        for kept in kept {
+            let because = kept.because.and_then(|row| model.id(row)).and_then(|id| self.world.card(&ask.tenant, id));
+            let reason: Reason = match (&ask.route, kept.source, because) {
+                (_, Source::Explore, _) => Reason { kind: ReasonKind::Explore, items: Vec::new(), detail: None },
+                (Route::Similar { .. }, _, Some(seed)) => reasons::about(ReasonKind::SimilarTo, &seed),
+                (Route::Similar { seeds }, _, None) => {
+                    let seed = seeds.first().and_then(|seed| self.world.card(&ask.tenant, seed));
+                    seed.map_or_else(skerry_decide::reason::popular, |seed| reasons::about(ReasonKind::SimilarTo, &seed))
+                }
+                (_, _, Some(because)) => history.because(&because),
+                (_, Source::Vector | Source::Recent, None) => history.by_genre(&kept.card),
+                _ => skerry_decide::reason::popular(),
+            };
+            candidates.push(Candidate {
+                id: kept.card.id.clone(),
+                score: kept.score,
+                source: kept.source,
+                propensity: kept.propensity,
+                reason,
+                fields: Arc::clone(&kept.card.fields),
+            });
+        }
+        candidates
+    }
+
+    fn finish(
+        mut self,
+        candidates: Vec<Candidate>,
+        context: Option<UserContext>,
+        snapshot: Option<u64>,
+        model: Arc<str>,
+    ) -> Outcome {
+        let wanted = self.question.ask.n.get();
+        if candidates.len() < wanted && !matches!(self.question.ask.route, Route::Rank { .. }) {
+            let detail = format!("{} of {wanted} items", candidates.len()).into();
+            self.warnings.push(Warning { code: WarningCode::Underfilled, detail });
+        }
+        let decision = Decision {
+            id: self.question.decision_id,
+            rung: if matches!(self.question.ask.route, Route::Popular) { Rung::Popular } else { Rung::Full },
+            cause: None,
+            made_ms: self.question.now,
+            // The stores are current to the last accepted event; the model is named beside.
+            as_of_ms: self.question.now,
+            model,
+            region: self.world.region(),
+            seed: self.question.seed,
+            snapshot: snapshot.unwrap_or(0),
+            candidates,
+            warnings: self.warnings,
+        };
+        Outcome { decision, context, stages_us: self.stages_us, inputs: self.inputs }
+    }
+}
+
+fn trending<M: Model>(model: &M, k: usize) -> Vec<CandidateRow> {
+    let rows = model.trending(k).into_iter();
+    rows.map(|(item, _)| CandidateRow { item, source: Source::Trending, because: None }).collect()
+}

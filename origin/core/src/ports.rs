@@ -1,0 +1,94 @@
+//! What the pipeline needs of the stores and models around it. In process and synchronous: a step
+//! that could wait (a remote shard, a GPU) hides behind a port that has its own budget and fallback.
+
+use skerry_decide::bandit::Snapshot;
+use skerry_decide::score::HistoryStep;
+use skerry_types::{Attributes, ItemHash, ItemId, Rights, Source, Surface, TenantId, Tick, UserContext};
+use std::sync::Arc;
+
+/// Why a port gave nothing. The pipeline goes on with the step's fallback and says so.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what} is unavailable: {detail}")]
+pub struct PortError {
+    /// Which port, in the words of the docs: `features`, `vector index`, `ranker`, `bandit`.
+    pub what: &'static str,
+    pub detail: String,
+}
+
+/// Everything that the pipeline asks of the origin.
+pub trait World: Send + Sync {
+    type Model: Model;
+
+    /// Context of a subject (`u:USER` or `s:SESSION`), `None` where nothing is known.
+    fn context(&self, tenant: &TenantId, subject: &str) -> Result<Option<Arc<UserContext>>, PortError>;
+
+    /// The model in service. `None` before the first one.
+    fn model(&self, tenant: &TenantId) -> Option<Arc<Self::Model>>;
+
+    /// What the pipeline needs to know of an item.
+    fn card(&self, tenant: &TenantId, id: &ItemId) -> Option<Arc<Card>>;
+
+    /// The `k` rows nearest to `query` in the model's item space, best first.
+    fn near(&self, tenant: &TenantId, query: &[f32], k: usize) -> Result<Vec<(u32, f32)>, PortError>;
+
+    /// [`World::near`] among the rows for which `allow` holds.
+    fn near_where(
+        &self,
+        tenant: &TenantId,
+        query: &[f32],
+        k: usize,
+        allow: &dyn Fn(u32) -> bool,
+    ) -> Result<Vec<(u32, f32)>, PortError>;
+
+    /// What to explore on a surface, with win probabilities ready. `None`: nothing.
+    fn bandit(&self, tenant: &TenantId, surface: &Surface) -> Result<Option<Arc<Snapshot>>, PortError>;
+
+    /// Name of this region.
+    fn region(&self) -> Arc<str>;
+
+    fn tick(&self) -> Tick;
+}
+
+/// An item as the pipeline sees it.
+#[derive(Debug, Clone)]
+pub struct Card {
+    pub id: ItemId,
+    pub hash: ItemHash,
+    pub title: Arc<str>,
+    /// Metadata that goes into answers: at most 512 bytes.
+    pub fields: Arc<Attributes>,
+    pub rights: Rights,
+}
+
+/// A candidate before it is ranked.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CandidateRow {
+    /// Row of the item in the model.
+    pub item: u32,
+    pub source: Source,
+    /// Row of the history item that brought it, where one did.
+    pub because: Option<u32>,
+}
+
+/// A trained model: an item space, what follows what, and a ranker. Rows are dense and local to one
+/// model; ids are what leaves it.
+pub trait Model: Send + Sync {
+    /// What the model makes of a history.
+    type Profile: Send;
+
+    /// `ranker@12`
+    fn version(&self) -> Arc<str>;
+    fn row(&self, id: &ItemId) -> Option<u32>;
+    fn id(&self, row: u32) -> Option<&ItemId>;
+
+    /// A profile from the last events, newest first; works for a user never seen in training.
+    fn fold_in(&self, history: &[HistoryStep]) -> Self::Profile;
+    /// The profile's vector in the item space; `None` where the history carries no taste.
+    fn query<'p>(&self, profile: &'p Self::Profile) -> Option<&'p [f32]>;
+    /// Vector neighbours, followers of the last items and what is trending, without repeats.
+    fn candidates(&self, profile: &Self::Profile, near: &[(u32, f32)], k: usize) -> Vec<CandidateRow>;
+    /// One score for each row, higher is better.
+    fn rank(&self, profile: &Self::Profile, rows: &[CandidateRow]) -> Result<Vec<f32>, PortError>;
+    /// The `k` items that are trending, best first, with scores in 0..=1.
+    fn trending(&self, k: usize) -> Vec<(u32, f32)>;
+}

@@ -1,0 +1,123 @@
+//! Which candidates may be shown, and in what order: the same on every rung.
+
+use skerry_types::{ItemHash, UserContext, Value, filter::Filter};
+
+/// How many of a window of [`WINDOW`] neighbours may share their first genre before a candidate of
+/// another genre, if one is near, goes first.
+const SAME_GENRE_MAX: usize = 6;
+/// Slots looked back at.
+const WINDOW: usize = 9;
+/// How far ahead another genre is looked for: diversity never costs more places than this.
+const LOOKAHEAD: usize = 4;
+
+/// What a request leaves out, checked per item: seen and excluded. Rights and filter need more than
+/// a hash and are checked where that is at hand.
+#[derive(Debug)]
+pub struct LeftOut<'a> {
+    context: Option<&'a UserContext>,
+    exclude: Vec<ItemHash>,
+}
+
+impl<'a> LeftOut<'a> {
+    #[must_use]
+    pub fn new(context: Option<&'a UserContext>, exclude: impl IntoIterator<Item = ItemHash>) -> Self {
+        let mut exclude: Vec<ItemHash> = exclude.into_iter().collect();
+        exclude.sort_unstable();
+        Self { context, exclude }
+    }
+
+    #[must_use]
+    pub fn has(&self, item: ItemHash) -> bool {
+        self.exclude.binary_search(&item).is_ok() || self.context.is_some_and(|context| context.has_seen(item))
+    }
+}
+
+/// A soft reorder by first genre: the order in which to show `genres.len()` candidates, as indices.
+/// It never shortens the list, moves an item at most [`LOOKAHEAD`] places up, and ignores candidates
+/// without a genre and genres that the caller filtered for (`named`).
+#[must_use]
+pub fn diversify(genres: &[Option<&str>], named: &[&str]) -> Vec<usize> {
+    let mut left: std::collections::VecDeque<usize> = (0..genres.len()).collect();
+    let mut order: Vec<usize> = Vec::with_capacity(genres.len());
+    let genre_of = |at: usize| genres.get(at).copied().flatten().filter(|genre| !named.contains(genre));
+    while !left.is_empty() {
+        let crowded = |at: usize| {
+            genre_of(at).is_some_and(|genre| {
+                let back = order.iter().rev().take(WINDOW);
+                back.filter(|shown| genre_of(**shown) == Some(genre)).count() >= SAME_GENRE_MAX
+            })
+        };
+        let pick = left.iter().take(LOOKAHEAD + 1).position(|at| !crowded(*at)).unwrap_or(0);
+        if let Some(at) = left.remove(pick) {
+            order.push(at);
+        }
+    }
+    order
+}
+
+/// The genres that a filter asks for by name: diversity leaves them alone.
+#[must_use]
+pub fn genres_named(filter: Option<&Filter>) -> Vec<&str> {
+    fn walk<'f>(filter: &'f Filter, out: &mut Vec<&'f str>) {
+        match filter {
+            Filter::All(parts) | Filter::Any(parts) => parts.iter().for_each(|part| walk(part, out)),
+            Filter::Not(_) => {}
+            Filter::Field { field, test } if &**field == "genre" => match test {
+                skerry_types::Test::Eq(value) => out.extend(value.as_str()),
+                skerry_types::Test::In(values) => out.extend(values.iter().filter_map(Value::as_str)),
+                _ => {}
+            },
+            Filter::Field { .. } => {}
+        }
+    }
+    let mut out = Vec::new();
+    if let Some(filter) = filter {
+        walk(filter, &mut out);
+    }
+    out
+}
+
+/// An item's first genre, as diversity and genre reasons see it.
+#[must_use]
+pub fn first_genre(fields: &skerry_types::Attributes) -> Option<&str> {
+    fields.get("genre").and_then(|genre| genre.each().find_map(Value::as_str))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn ten_of_a_kind_let_another_through() {
+        let mut genres = vec![Some("Drama"); 10];
+        genres.push(Some("Comedy"));
+        let order = diversify(&genres, &[]);
+        let place = order.iter().position(|at| *at == 10).unwrap();
+        assert_eq!(place, 6, "the comedy moves up {LOOKAHEAD} places at most: {order:?}");
+        assert_eq!(diversify(&genres, &["Drama"]), (0..11).collect::<Vec<_>>(), "named in the filter");
+    }
+
+    #[test]
+    fn seen_and_excluded_are_left_out() {
+        let context = UserContext { seen: vec![ItemHash(2), ItemHash(4)], ..UserContext::default() };
+        let out = LeftOut::new(Some(&context), [ItemHash(9), ItemHash(1)]);
+        let has: Vec<bool> = [1, 2, 3, 4, 9].map(|hash| out.has(ItemHash(hash))).to_vec();
+        assert_eq!(has, [true, true, false, true, true]);
+    }
+
+    proptest! {
+        #[test]
+        fn diversity_is_a_bounded_permutation(picks in proptest::collection::vec(0usize..3, 0..80)) {
+            let names = [Some("Drama"), Some("Comedy"), None];
+            let genres: Vec<Option<&str>> = picks.iter().map(|at| names[*at]).collect();
+            let order = diversify(&genres, &[]);
+            let mut sorted = order.clone();
+            sorted.sort_unstable();
+            prop_assert_eq!(sorted, (0..genres.len()).collect::<Vec<_>>());
+            for (place, at) in order.iter().enumerate() {
+                prop_assert!(*at <= place + LOOKAHEAD);
+            }
+        }
+    }
+}

@@ -1,1 +1,90 @@
-fn main() {}
+//! Everything that a contributor types: `cargo xtask up | build | test | bench | ...`.
+//!
+//! Invariant: stdout carries what the command was asked for (the `ready` line of `up`, the rows of
+//! `bench --json`, the path of `wasm`); everything else goes to stderr.
+
+#![forbid(unsafe_code)]
+
+mod cargo;
+mod paths;
+mod product;
+mod test;
+mod tidy;
+mod tools;
+mod wasm;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Builds, runs, tests and measures Skerry.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Build everything and run `skerry up` with the arguments after `--`.
+    #[command(after_help = "Example:\n  cargo xtask up -- --data ../shared/data/ml-latest-small")]
+    Up {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Build the one binary, the worker inside it.
+    Build,
+    /// Format check, lints, every test, tidy, and the process-level scenarios.
+    Test {
+        /// Leave out fuzzing and the dependency checks.
+        #[arg(long)]
+        quick: bool,
+    },
+    /// Build the worker component and print its path.
+    Wasm {
+        #[arg(long)]
+        verbose: bool,
+    },
+    /// Dependency direction, path pages, ADR numbers, file lengths.
+    Tidy,
+    /// Licences, bans and sources of the dependencies (`cargo deny`).
+    Deny,
+    /// Fuzz every target for a minute in all (`cargo fuzz`, where a nightly toolchain is).
+    Fuzz {
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+    },
+    /// Measure: `bench edge [--json] [--quick]`.
+    Bench {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        args: Vec<String>,
+    },
+    /// Score the answers of a running system over HTTP, as a client sees them.
+    Quality {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Up { args } => product::up(&args),
+        Command::Build => product::build().map(|binary| eprintln!("built {}", binary.display())),
+        Command::Test { quick } => test::run(quick),
+        Command::Wasm { verbose } => {
+            wasm::build(verbose).map(|path| println!("{}", path.display()))
+        }
+        Command::Tidy => tidy::run(),
+        Command::Deny => tools::deny(),
+        Command::Fuzz { seconds } => tools::fuzz(seconds),
+        Command::Bench { args } => product::run_tool("skerry-benches", "skerry-bench", &args),
+        Command::Quality { args } => product::run_tool("skerry-scenarios", "skerry-quality", &args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

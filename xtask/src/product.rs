@@ -1,0 +1,53 @@
+//! The product: the worker first, then the one binary that carries it, and running either.
+
+use crate::cargo::{cargo, root, step, target};
+use crate::wasm;
+use anyhow::Context;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// Builds the worker and the binary; its path.
+pub fn build() -> anyhow::Result<PathBuf> {
+    let worker = wasm::build(false)?;
+    let mut command = cargo(&["build", "--release", "--package", "skerry"]);
+    step("build the binary", command.env("SKERRY_WORKER", &worker))?;
+    Ok(target().join("release/skerry"))
+}
+
+/// Builds, then becomes `skerry up`: signals and stdout are its own.
+pub fn up(args: &[String]) -> anyhow::Result<()> {
+    let binary = build()?;
+    let error = Command::new(&binary).arg("up").args(args).exec();
+    Err(error).with_context(|| format!("cannot start {}", binary.display()))
+}
+
+/// Builds the product and a tool of this workspace, then becomes that tool.
+pub fn run_tool(package: &str, tool: &str, args: &[String]) -> anyhow::Result<()> {
+    let worker = wasm::build(false)?;
+    let mut command = cargo(&[
+        "build",
+        "--release",
+        "--package",
+        "skerry",
+        "--package",
+        package,
+    ]);
+    step(
+        &format!("build skerry and {tool}"),
+        command.env("SKERRY_WORKER", &worker),
+    )?;
+    let path = target().join("release").join(tool);
+    let error = Command::new(&path)
+        .args(args)
+        .env("SKERRY_BIN", target().join("release/skerry"))
+        .env("SKERRY_WORKER", &worker)
+        .env("SKERRY_DATA_DIR", data())
+        .exec();
+    Err(error).with_context(|| format!("cannot start {}", path.display()))
+}
+
+/// Where real data lies when there is any: beside the checkout.
+pub fn data() -> PathBuf {
+    root().join("../shared/data")
+}

@@ -243,6 +243,12 @@ impl Uid {
     }
 }
 
+impl From<Uid> for EventId {
+    fn from(id: Uid) -> Self {
+        Self(Arc::from(std::str::from_utf8(&id.text()).unwrap_or_default()))
+    }
+}
+
 impl fmt::Display for Uid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = self.text();

@@ -1,0 +1,326 @@
+//! The world: items with genres, years and series; users who like a few genres, follow a series
+//! from part to part, and watch what is popular.
+
+use crate::titles::title;
+use crate::zipf::Zipf;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use skerry_types::{
+    Event, EventId, EventKind, Hlc, Item, ItemId, Millis, Rights, TenantId, UserId, Value,
+};
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+const GENRES: [&str; 14] = [
+    "Action",
+    "Adventure",
+    "Animation",
+    "Children",
+    "Comedy",
+    "Crime",
+    "Documentary",
+    "Drama",
+    "Fantasy",
+    "Horror",
+    "Mystery",
+    "Romance",
+    "Sci-Fi",
+    "Thriller",
+];
+/// 2026-01-01: the newest event is shortly before it.
+const END_MS: Millis = 1_767_225_600_000;
+const DAY_MS: Millis = 86_400_000;
+/// Share of choices that go on with a series, where the user has just seen a part of one.
+const FOLLOW: f64 = 0.45;
+/// Share of the others that stay in the user's genres.
+const IN_TASTE: f64 = 0.75;
+/// Draws for one choice before the user takes what comes.
+const DRAWS_MAX: usize = 40;
+
+/// How much of everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    pub items: usize,
+    pub users: usize,
+    pub events: usize,
+}
+
+impl Default for Size {
+    fn default() -> Self {
+        Self {
+            items: 2_000,
+            users: 500,
+            events: 60_000,
+        }
+    }
+}
+
+/// Items by id, and events in the order in which they happened.
+#[derive(Debug, Clone, PartialEq)]
+pub struct World {
+    pub items: Vec<Item>,
+    pub events: Vec<Event>,
+}
+
+struct Film {
+    genres: Vec<usize>,
+    /// The next part of its series.
+    next: Option<usize>,
+}
+
+/// A world of `size`, all of it from `seed`. Item ids are `1..=items`, user ids `1..=users`.
+#[must_use]
+pub fn world(seed: u64, size: Size) -> World {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let (items, films) = catalogue(&mut rng, size.items.max(1));
+    let popularity = Zipf::new(films.len(), 0.8);
+    let mut by_rank: Vec<usize> = (0..films.len()).collect();
+    shuffle(&mut rng, &mut by_rank);
+    let mut events = Vec::with_capacity(size.events);
+    for (user, count) in activity(&mut rng, size).into_iter().enumerate() {
+        history(
+            &mut rng,
+            user + 1,
+            count,
+            &films,
+            &popularity,
+            &by_rank,
+            &mut events,
+        );
+    }
+    events.sort_by(|a, b| (a.at_ms, &a.id).cmp(&(b.at_ms, &b.id)));
+    World { items, events }
+}
+
+fn catalogue(rng: &mut ChaCha8Rng, count: usize) -> (Vec<Item>, Vec<Film>) {
+    let (mut items, mut films) = (Vec::with_capacity(count), Vec::<Film>::with_capacity(count));
+    let mut titles = HashSet::new();
+    while films.len() < count {
+        // One in eight is the first part of a series.
+        let parts = if rng.random_range(0..8u8) == 0 {
+            rng.random_range(2..5usize)
+        } else {
+            1
+        };
+        let mut base = title(rng, 0, None);
+        if !titles.insert(base.clone()) {
+            base = format!("{base}, {}", rng.random_range(2..1000u16));
+            titles.insert(base.clone());
+        }
+        let mut genres: Vec<usize> = (0..rng.random_range(1..4u8))
+            .map(|_| rng.random_range(0..GENRES.len()))
+            .collect();
+        genres.sort_unstable();
+        genres.dedup();
+        // More recent years are fuller.
+        let year = 2025 - (60.0 * rng.random::<f64>().powi(2)) as i64;
+        for part in 0..parts.min(count - films.len()) {
+            let name = if part == 0 {
+                base.clone()
+            } else {
+                title(rng, part, Some(&base))
+            };
+            items.push(item(
+                films.len() + 1,
+                &name,
+                year + 2 * part as i64,
+                &genres,
+            ));
+            if part > 0 {
+                let at = films.len();
+                films[at - 1].next = Some(at);
+            }
+            films.push(Film {
+                genres: genres.clone(),
+                next: None,
+            });
+        }
+    }
+    (items, films)
+}
+
+fn item(number: usize, title: &str, year: i64, genres: &[usize]) -> Item {
+    let genres = genres
+        .iter()
+        .map(|genre| Value::text(GENRES[*genre]))
+        .collect();
+    let attributes = BTreeMap::from([
+        (Box::from("title"), Value::text(title)),
+        (Box::from("year"), Value::Int(year)),
+        (Box::from("genre"), Value::List(genres)),
+    ]);
+    Item {
+        id: id(ItemId::new, &number.to_string()),
+        attributes,
+        rights: Rights::default(),
+    }
+}
+
+/// Events of each user, most active first by chance; they sum to `size.events` as far as the
+/// catalogue allows.
+fn activity(rng: &mut ChaCha8Rng, size: Size) -> Vec<usize> {
+    let users = size.users.max(1);
+    let weights: Vec<f64> = (0..users)
+        .map(|_| (1.0 - rng.random::<f64>()).powf(-0.5))
+        .collect();
+    let sum: f64 = weights.iter().sum();
+    let most = size.items / 2;
+    weights
+        .iter()
+        .map(|weight| ((weight / sum * size.events as f64) as usize).clamp(3, most.max(3)))
+        .collect()
+}
+
+fn history(
+    rng: &mut ChaCha8Rng,
+    user: usize,
+    count: usize,
+    films: &[Film],
+    popularity: &Zipf,
+    by_rank: &[usize],
+    events: &mut Vec<Event>,
+) {
+    let tastes: Vec<usize> = (0..rng.random_range(2..4u8))
+        .map(|_| rng.random_range(0..GENRES.len()))
+        .collect();
+    let likes = |film: usize| {
+        films[film]
+            .genres
+            .iter()
+            .any(|genre| tastes.contains(genre))
+    };
+    let user_id = id(UserId::new, &user.to_string());
+    let mut seen = HashSet::new();
+    let mut last: Option<usize> = None;
+    // Evenings of a few films, days apart, ending in the last weeks.
+    let mut at = END_MS - DAY_MS * (30 + count as u64 + rng.random_range(0..60u64));
+    for number in 0..count.min(films.len()) {
+        let follow = last
+            .and_then(|film| films[film].next)
+            .filter(|next| !seen.contains(next));
+        let film = match follow {
+            Some(next) if rng.random_bool(FOLLOW) => next,
+            _ => {
+                let in_taste = rng.random_bool(IN_TASTE);
+                let mut draw = || by_rank[popularity.rank(rng.random())];
+                let mut film = draw();
+                for _ in 0..DRAWS_MAX {
+                    if !seen.contains(&film) && (!in_taste || likes(film)) {
+                        break;
+                    }
+                    film = draw();
+                }
+                film
+            }
+        };
+        if !seen.insert(film) {
+            continue;
+        }
+        at += if rng.random_range(0..3u8) == 0 {
+            DAY_MS
+        } else {
+            rng.random_range(300_000..7_200_000u64)
+        };
+        let (kind, value) = verdict(rng, likes(film));
+        events.push(Event {
+            tenant: TenantId::default(),
+            id: id(EventId::new, &format!("seed-{user}-{number}")),
+            kind,
+            user: Some(user_id.clone()),
+            session: None,
+            item: Some(id(ItemId::new, &(film + 1).to_string())),
+            value,
+            at_ms: at.min(END_MS),
+            accepted_ms: at.min(END_MS),
+            surface: None,
+            request_id: None,
+            positions: Vec::new(),
+            hlc: Hlc {
+                ms: at.min(END_MS),
+                count: 0,
+            },
+            region: Arc::from("seed"),
+            pop: Arc::from("seed"),
+        });
+        last = Some(film);
+    }
+}
+
+/// Mostly ratings, some likes and views; what is to the user's taste is rated higher.
+fn verdict(rng: &mut ChaCha8Rng, liked: bool) -> (EventKind, Option<f32>) {
+    match rng.random_range(0..10u8) {
+        0 => (EventKind::View, None),
+        1 if liked => (EventKind::Like, None),
+        _ => {
+            let middle = if liked { 8.0 } else { 5.5 };
+            let spread: f32 = rng.random_range(-2.0..2.0) + rng.random_range(-1.0..1.0f32);
+            (
+                EventKind::Rating,
+                Some((middle + spread).round().clamp(1.0, 10.0) / 2.0),
+            )
+        }
+    }
+}
+
+fn shuffle(rng: &mut ChaCha8Rng, list: &mut [usize]) {
+    for at in (1..list.len()).rev() {
+        list.swap(at, rng.random_range(0..=at));
+    }
+}
+
+fn id<T, E: std::fmt::Debug>(new: impl Fn(&str) -> Result<T, E>, text: &str) -> T {
+    new(text).expect("ids made here are short and printable")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_world_is_what_it_says() {
+        let World { items, events } = world(7, Size::default());
+        assert_eq!(items.len(), 2_000);
+        assert!(
+            (57_000..=61_500).contains(&events.len()),
+            "{}",
+            events.len()
+        );
+        let users: HashSet<_> = events
+            .iter()
+            .filter_map(|event| event.user.clone())
+            .collect();
+        assert_eq!(users.len(), 500);
+        assert!(events.is_sorted_by_key(|event| event.at_ms));
+        let titles: HashSet<_> = items.iter().map(|item| item.title().to_owned()).collect();
+        assert!(titles.len() > 1_980, "{}", titles.len());
+        assert!(events.iter().all(|event| event.at_ms <= END_MS));
+    }
+
+    #[test]
+    fn one_seed_one_world() {
+        let size = Size {
+            items: 50,
+            users: 10,
+            events: 200,
+        };
+        assert_eq!(world(1, size), world(1, size));
+        assert_ne!(world(1, size), world(2, size));
+    }
+
+    #[test]
+    fn a_user_meets_an_item_once() {
+        let World { events, .. } = world(
+            3,
+            Size {
+                items: 200,
+                users: 20,
+                events: 2_000,
+            },
+        );
+        let pairs: HashSet<_> = events
+            .iter()
+            .map(|event| (event.user.clone(), event.item.clone()))
+            .collect();
+        assert_eq!(pairs.len(), events.len());
+    }
+}

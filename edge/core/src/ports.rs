@@ -32,7 +32,8 @@ pub trait Host {
 
     // Origin.
     fn plan(&self, subject_hash: u64, left_ms: u32) -> Plan;
-    async fn ask(&self, key: &[u8], question: Vec<u8>, left_ms: u32) -> Result<Vec<u8>, AskFailure>;
+    async fn ask(&self, key: &[u8], question: Vec<u8>, left_ms: u32)
+    -> Result<Vec<u8>, AskFailure>;
 
     // Events.
     /// Durable when it returns.
@@ -54,6 +55,8 @@ pub const NO_ROW: u32 = u32::MAX;
 pub struct Epochs {
     pub config: u64,
     pub pool: u64,
+    /// Acceptance of the newest event that the pool was made from.
+    pub pool_as_of: Millis,
     pub mask: u64,
     /// When the mask next changes its mind by time alone.
     pub mask_until: Millis,
@@ -86,6 +89,17 @@ pub struct Request {
     pub entropy: u128,
     pub loopback: bool,
     pub epochs: Epochs,
+}
+
+impl Request {
+    /// The first header of that name (lower case).
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.as_str())
+    }
 }
 
 /// One response.
@@ -152,8 +166,14 @@ pub enum RouteLabel {
 }
 
 impl RouteLabel {
-    pub const ALL: [Self; 6] =
-        [Self::Recommend, Self::Similar, Self::Rank, Self::Events, Self::Popular, Self::Unknown];
+    pub const ALL: [Self; 6] = [
+        Self::Recommend,
+        Self::Similar,
+        Self::Rank,
+        Self::Events,
+        Self::Popular,
+        Self::Unknown,
+    ];
 
     #[must_use]
     pub const fn as_str(self) -> &'static str {

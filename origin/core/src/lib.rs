@@ -4,7 +4,12 @@
 //! around it. No I/O, no async, no clock of its own: the gateway supplies a [`ports::World`].
 
 #![forbid(unsafe_code)]
-#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
 pub mod pipeline;
 pub mod ports;

@@ -8,8 +8,8 @@ use skerry_decide::filter;
 use skerry_decide::rules::{self, LeftOut};
 use skerry_decide::score::HistoryStep;
 use skerry_types::{
-    Ask, Candidate, Decision, Event, ItemId, Millis, Reason, ReasonKind, Route, Rung, Source, Tick, Uid, UserContext,
-    Warning, WarningCode,
+    Ask, Candidate, Decision, Event, ItemId, Millis, Reason, ReasonKind, Route, Rung, Source, Tick,
+    Uid, UserContext, Warning, WarningCode,
 };
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -47,7 +47,14 @@ pub struct Outcome {
 }
 
 /// Names of the steps that [`Outcome::stages_us`] times.
-pub const STAGES: [&str; 6] = ["features", "candidates", "rank", "rules", "explore", "explain"];
+pub const STAGES: [&str; 6] = [
+    "features",
+    "candidates",
+    "rank",
+    "rules",
+    "explore",
+    "explain",
+];
 
 /// One input of a decision and how good it was.
 #[derive(Debug, Clone, PartialEq)]
@@ -86,7 +93,12 @@ pub fn answer<W: World>(world: &W, question: &Question<'_>) -> Outcome {
     run.mark(0);
     let Some(model) = world.model(&question.ask.tenant) else {
         run.lost("model", "no model is in service yet");
-        return run.finish(Vec::new(), context.map(Cow::into_owned), None, Arc::from("none"));
+        return run.finish(
+            Vec::new(),
+            context.map(Cow::into_owned),
+            None,
+            Arc::from("none"),
+        );
     };
     let profile = run.profile(&*model, context_ref);
     let rules = run.rules(context_ref);
@@ -96,11 +108,20 @@ pub fn answer<W: World>(world: &W, question: &Question<'_>) -> Outcome {
     run.mark(2);
     let mut kept = run.apply_rules(&*model, &rules, ranked);
     run.mark(3);
-    let snapshot = if question.explore { run.explore(&mut kept, &rules) } else { None };
+    let snapshot = if question.explore {
+        run.explore(&mut kept, &rules)
+    } else {
+        None
+    };
     run.mark(4);
     let candidates = run.explain(&*model, context_ref, kept);
     run.mark(5);
-    run.finish(candidates, context.map(Cow::into_owned), snapshot, model.version())
+    run.finish(
+        candidates,
+        context.map(Cow::into_owned),
+        snapshot,
+        model.version(),
+    )
 }
 
 /// A ranked item on its way into the answer.
@@ -124,8 +145,13 @@ struct Rules<'a> {
 impl Rules<'_> {
     fn allow(&self, card: &Card) -> bool {
         (self.own_items || !self.out.has(card.hash))
-            && (card.rights.is_free() || card.rights.allow(self.now, self.ask.context.country, None))
-            && self.ask.filter.as_ref().is_none_or(|filter| filter::matches(filter, &card.fields))
+            && (card.rights.is_free()
+                || card.rights.allow(self.now, self.ask.context.country, None))
+            && self
+                .ask
+                .filter
+                .as_ref()
+                .is_none_or(|filter| filter::matches(filter, &card.fields))
     }
 }
 
@@ -167,11 +193,21 @@ impl<'a, W: World> Run<'a, W> {
             code: WarningCode::StageFallback,
             detail: format!("{what} is unavailable").into_boxed_str(),
         });
-        self.inputs.push(Input { name: what, status: Status::Unavailable, as_of: None, detail: detail.to_owned() });
+        self.inputs.push(Input {
+            name: what,
+            status: Status::Unavailable,
+            as_of: None,
+            detail: detail.to_owned(),
+        });
     }
 
     fn present(&mut self, name: &'static str, as_of: Option<Millis>, detail: String) {
-        self.inputs.push(Input { name, status: Status::Present, as_of, detail });
+        self.inputs.push(Input {
+            name,
+            status: Status::Present,
+            as_of,
+            detail,
+        });
     }
 
     /// The subject's context with the pending events applied.
@@ -188,28 +224,47 @@ impl<'a, W: World> Run<'a, W> {
         if stored.is_none() && self.question.pending.is_empty() {
             return None;
         }
-        let mut context = stored.map_or_else(UserContext::default, |stored| UserContext::clone(&stored));
+        let mut context =
+            stored.map_or_else(UserContext::default, |stored| UserContext::clone(&stored));
         let mut applied = 0;
         for event in self.question.pending {
-            applied += usize::from(event.subject().as_ref() == Some(&subject) && context.apply(event));
+            applied +=
+                usize::from(event.subject().as_ref() == Some(&subject) && context.apply(event));
         }
-        let detail = format!("{} recent events, {applied} of them pending", context.recent.len());
+        let detail = format!(
+            "{} recent events, {applied} of them pending",
+            context.recent.len()
+        );
         self.present("features", Some(context.as_of_ms), detail);
         Some(Cow::Owned(context))
     }
 
-    fn profile(&self, model: &W::Model, context: Option<&UserContext>) -> <W::Model as Model>::Profile {
+    fn profile(
+        &self,
+        model: &W::Model,
+        context: Option<&UserContext>,
+    ) -> <W::Model as Model>::Profile {
         let ask = self.question.ask;
         if let Route::Similar { seeds } = &ask.route {
             let rows = seeds.iter().filter_map(|seed| model.row(seed));
-            let steps: Vec<HistoryStep> =
-                (0..).zip(rows).map(|(age, item)| HistoryStep { item, taste: skerry_types::Taste::Positive, age }).collect();
+            let steps: Vec<HistoryStep> = (0..)
+                .zip(rows)
+                .map(|(age, item)| HistoryStep {
+                    item,
+                    taste: skerry_types::Taste::Positive,
+                    age,
+                })
+                .collect();
             return model.fold_in(&steps);
         }
-        let newest_first = context.into_iter().flat_map(|context| context.recent.iter().rev());
+        let newest_first = context
+            .into_iter()
+            .flat_map(|context| context.recent.iter().rev());
         let known = newest_first.filter_map(|event| Some((model.row(&event.item)?, event.taste())));
-        let steps: Vec<HistoryStep> =
-            (0..).zip(known).map(|(age, (item, taste))| HistoryStep { item, taste, age }).collect();
+        let steps: Vec<HistoryStep> = (0..)
+            .zip(known)
+            .map(|(age, (item, taste))| HistoryStep { item, taste, age })
+            .collect();
         model.fold_in(&steps)
     }
 
@@ -218,7 +273,11 @@ impl<'a, W: World> Run<'a, W> {
         'a: 'r,
     {
         let ask = self.question.ask;
-        let seeds = if let Route::Similar { seeds } = &ask.route { seeds.as_slice() } else { &[] };
+        let seeds = if let Route::Similar { seeds } = &ask.route {
+            seeds.as_slice()
+        } else {
+            &[]
+        };
         let exclude = ask.exclude.iter().chain(seeds).map(ItemId::hash);
         Rules {
             ask,
@@ -241,12 +300,20 @@ impl<'a, W: World> Run<'a, W> {
                 let rows: Vec<CandidateRow> = items
                     .iter()
                     .filter_map(|id| model.row(id))
-                    .map(|item| CandidateRow { item, source: Source::Vector, because: None })
+                    .map(|item| CandidateRow {
+                        item,
+                        source: Source::Vector,
+                        because: None,
+                    })
                     .collect();
                 if rows.len() < items.len() {
                     self.warnings.push(Warning {
                         code: WarningCode::UnknownItems,
-                        detail: format!("{} of the items are not known to the model", items.len() - rows.len()).into(),
+                        detail: format!(
+                            "{} of the items are not known to the model",
+                            items.len() - rows.len()
+                        )
+                        .into(),
                     });
                 }
                 rows
@@ -257,7 +324,8 @@ impl<'a, W: World> Run<'a, W> {
                     None => Vec::new(),
                     Some(query) => {
                         let found = if ask.filter.is_some() {
-                            let card = |row| model.id(row).and_then(|id| self.world.card(tenant, id));
+                            let card =
+                                |row| model.id(row).and_then(|id| self.world.card(tenant, id));
                             let allow = |row: u32| card(row).is_some_and(|card| rules.allow(&card));
                             self.world.near_where(tenant, query, NEAR_MAX, &allow)
                         } else {
@@ -271,10 +339,19 @@ impl<'a, W: World> Run<'a, W> {
                 };
                 let mut rows = model.candidates(profile, &near, RANKED_MAX);
                 if near.is_empty() {
-                    let known: std::collections::HashSet<u32> = rows.iter().map(|row| row.item).collect();
-                    rows.extend(trending(model, TRENDING_MAX).into_iter().filter(|row| !known.contains(&row.item)));
+                    let known: std::collections::HashSet<u32> =
+                        rows.iter().map(|row| row.item).collect();
+                    rows.extend(
+                        trending(model, TRENDING_MAX)
+                            .into_iter()
+                            .filter(|row| !known.contains(&row.item)),
+                    );
                 }
-                self.present("candidates", None, format!("{} near, {} in all", near.len(), rows.len()));
+                self.present(
+                    "candidates",
+                    None,
+                    format!("{} near, {} in all", near.len(), rows.len()),
+                );
                 rows
             }
         }
@@ -289,9 +366,12 @@ impl<'a, W: World> Run<'a, W> {
     ) -> Vec<(CandidateRow, f32)> {
         let by_place = |rows: &[CandidateRow]| -> Vec<f32> {
             #[expect(clippy::cast_precision_loss, reason = "a few hundred places")]
-            (0..rows.len()).map(|place| -(place as f32) * 0.01).collect()
+            (0..rows.len())
+                .map(|place| -(place as f32) * 0.01)
+                .collect()
         };
-        let keep_order = matches!(self.question.ask.route, Route::Popular) || model.query(profile).is_none();
+        let keep_order =
+            matches!(self.question.ask.route, Route::Popular) || model.query(profile).is_none();
         let scores = if keep_order && !matches!(self.question.ask.route, Route::Rank { .. }) {
             by_place(&rows)
         } else {
@@ -310,27 +390,53 @@ impl<'a, W: World> Run<'a, W> {
     }
 
     /// Seen, excluded, filter and rights take items out; diversity reorders what is left.
-    fn apply_rules(&mut self, model: &W::Model, rules: &Rules<'_>, ranked: Vec<(CandidateRow, f32)>) -> Vec<Kept> {
+    fn apply_rules(
+        &mut self,
+        model: &W::Model,
+        rules: &Rules<'_>,
+        ranked: Vec<(CandidateRow, f32)>,
+    ) -> Vec<Kept> {
         let ask = self.question.ask;
-        let want = if rules.own_items { ranked.len() } else { ask.n.kept() };
+        let want = if rules.own_items {
+            ranked.len()
+        } else {
+            ask.n.kept()
+        };
         let mut kept: Vec<Kept> = Vec::with_capacity(want);
         for (row, score) in ranked {
             if kept.len() == want {
                 break;
             }
-            let Some(card) = model.id(row.item).and_then(|id| self.world.card(&ask.tenant, id)) else { continue };
+            let Some(card) = model
+                .id(row.item)
+                .and_then(|id| self.world.card(&ask.tenant, id))
+            else {
+                continue;
+            };
             if rules.allow(&card) {
                 let score = 1.0 / (1.0 + (-score).exp());
-                kept.push(Kept { card, score, source: row.source, propensity: 1.0, because: row.because });
+                kept.push(Kept {
+                    card,
+                    score,
+                    source: row.source,
+                    propensity: 1.0,
+                    because: row.because,
+                });
             }
         }
         if rules.own_items {
             return kept;
         }
-        let genres: Vec<Option<&str>> = kept.iter().map(|kept| rules::first_genre(&kept.card.fields)).collect();
+        let genres: Vec<Option<&str>> = kept
+            .iter()
+            .map(|kept| rules::first_genre(&kept.card.fields))
+            .collect();
         let order = rules::diversify(&genres, &rules::genres_named(ask.filter.as_ref()));
         let mut slots: Vec<Option<Kept>> = kept.into_iter().map(Some).collect();
-        order.into_iter().filter_map(|at| slots.get_mut(at).and_then(Option::take)).collect()
+        order
+            .into_iter()
+            .filter_map(|at| slots.get_mut(at).and_then(Option::take))
+            .collect()
     }
 
     /// Puts what the bandit draws into its slots. Arms that are in the list already are not drawn,
@@ -349,32 +455,73 @@ impl<'a, W: World> Run<'a, W> {
         };
         let shown: std::collections::HashSet<_> = kept.iter().map(|kept| kept.card.hash).collect();
         let cards: Vec<Option<Arc<Card>>> = snapshot
-            .items()
-            .map(|id| self.world.card(&ask.tenant, id).filter(|card| !shown.contains(&card.hash) && rules.allow(card)))
+            .arms
+            .iter()
+            .map(|arm| {
+                self.world
+                    .card(&ask.tenant, &arm.item)
+                    .filter(|card| !shown.contains(&card.hash) && rules.allow(card))
+            })
             .collect();
         let slots = bandit::slots_for(ask.n.get());
         let eligible = |arm: usize| cards.get(arm).is_some_and(Option::is_some);
-        for (draw, slot) in snapshot.draw(eligible, slots.len(), self.question.seed).iter().zip(slots) {
-            let Some(card) = cards.get(draw.arm).cloned().flatten() else { continue };
-            let score = kept.get(*slot).or(kept.last()).map_or(0.5, |near| near.score);
+        for (draw, slot) in snapshot
+            .draw(eligible, slots.len(), self.question.seed)
+            .iter()
+            .zip(slots)
+        {
+            let Some(card) = cards.get(draw.arm).cloned().flatten() else {
+                continue;
+            };
+            let score = kept
+                .get(*slot)
+                .or(kept.last())
+                .map_or(0.5, |near| near.score);
             let at = (*slot).min(kept.len());
-            kept.insert(at, Kept { card, score, source: Source::Explore, propensity: draw.propensity, because: None });
+            kept.insert(
+                at,
+                Kept {
+                    card,
+                    score,
+                    source: Source::Explore,
+                    propensity: draw.propensity as f32,
+                    because: None,
+                },
+            );
         }
-        Some(snapshot.epoch())
+        Some(snapshot.epoch)
     }
 
-    fn explain(&self, model: &W::Model, context: Option<&UserContext>, kept: Vec<Kept>) -> Vec<Candidate> {
+    fn explain(
+        &self,
+        model: &W::Model,
+        context: Option<&UserContext>,
+        kept: Vec<Kept>,
+    ) -> Vec<Candidate> {
         let ask = self.question.ask;
         let history = reasons::History::new(context, |id| self.world.card(&ask.tenant, id));
         let mut candidates = Vec::with_capacity(kept.len());
         for kept in kept {
-            let because = kept.because.and_then(|row| model.id(row)).and_then(|id| self.world.card(&ask.tenant, id));
+            let because = kept
+                .because
+                .and_then(|row| model.id(row))
+                .and_then(|id| self.world.card(&ask.tenant, id));
             let reason: Reason = match (&ask.route, kept.source, because) {
-                (_, Source::Explore, _) => Reason { kind: ReasonKind::Explore, items: Vec::new(), detail: None },
-                (Route::Similar { .. }, _, Some(seed)) => reasons::about(ReasonKind::SimilarTo, &seed),
+                (_, Source::Explore, _) => Reason {
+                    kind: ReasonKind::Explore,
+                    items: Vec::new(),
+                    detail: None,
+                },
+                (Route::Similar { .. }, _, Some(seed)) => {
+                    reasons::about(ReasonKind::SimilarTo, &seed)
+                }
                 (Route::Similar { seeds }, _, None) => {
-                    let seed = seeds.first().and_then(|seed| self.world.card(&ask.tenant, seed));
-                    seed.map_or_else(skerry_decide::reason::popular, |seed| reasons::about(ReasonKind::SimilarTo, &seed))
+                    let seed = seeds
+                        .first()
+                        .and_then(|seed| self.world.card(&ask.tenant, seed));
+                    seed.map_or_else(skerry_decide::reason::popular, |seed| {
+                        reasons::about(ReasonKind::SimilarTo, &seed)
+                    })
                 }
                 (_, _, Some(because)) => history.because(&because),
                 (_, Source::Vector | Source::Recent, None) => history.by_genre(&kept.card),
@@ -402,11 +549,18 @@ impl<'a, W: World> Run<'a, W> {
         let wanted = self.question.ask.n.get();
         if candidates.len() < wanted && !matches!(self.question.ask.route, Route::Rank { .. }) {
             let detail = format!("{} of {wanted} items", candidates.len()).into();
-            self.warnings.push(Warning { code: WarningCode::Underfilled, detail });
+            self.warnings.push(Warning {
+                code: WarningCode::Underfilled,
+                detail,
+            });
         }
         let decision = Decision {
             id: self.question.decision_id,
-            rung: if matches!(self.question.ask.route, Route::Popular) { Rung::Popular } else { Rung::Full },
+            rung: if matches!(self.question.ask.route, Route::Popular) {
+                Rung::Popular
+            } else {
+                Rung::Full
+            },
             cause: None,
             made_ms: self.question.now,
             // The stores are current to the last accepted event; the model is named beside.
@@ -418,11 +572,21 @@ impl<'a, W: World> Run<'a, W> {
             candidates,
             warnings: self.warnings,
         };
-        Outcome { decision, context, stages_us: self.stages_us, inputs: self.inputs }
+        Outcome {
+            decision,
+            context,
+            stages_us: self.stages_us,
+            inputs: self.inputs,
+        }
     }
 }
 
 fn trending<M: Model>(model: &M, k: usize) -> Vec<CandidateRow> {
     let rows = model.trending(k).into_iter();
-    rows.map(|(item, _)| CandidateRow { item, source: Source::Trending, because: None }).collect()
+    rows.map(|(item, _)| CandidateRow {
+        item,
+        source: Source::Trending,
+        because: None,
+    })
+    .collect()
 }

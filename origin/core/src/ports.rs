@@ -3,7 +3,9 @@
 
 use skerry_decide::bandit::Snapshot;
 use skerry_decide::score::HistoryStep;
-use skerry_types::{Attributes, ItemHash, ItemId, Rights, Source, Surface, TenantId, Tick, UserContext};
+use skerry_types::{
+    Attributes, ItemHash, ItemId, Rights, Source, Surface, TenantId, Tick, UserContext,
+};
 use std::sync::Arc;
 
 /// Why a port gave nothing. The pipeline goes on with the step's fallback and says so.
@@ -20,7 +22,11 @@ pub trait World: Send + Sync {
     type Model: Model;
 
     /// Context of a subject (`u:USER` or `s:SESSION`), `None` where nothing is known.
-    fn context(&self, tenant: &TenantId, subject: &str) -> Result<Option<Arc<UserContext>>, PortError>;
+    fn context(
+        &self,
+        tenant: &TenantId,
+        subject: &str,
+    ) -> Result<Option<Arc<UserContext>>, PortError>;
 
     /// The model in service. `None` before the first one.
     fn model(&self, tenant: &TenantId) -> Option<Arc<Self::Model>>;
@@ -29,7 +35,12 @@ pub trait World: Send + Sync {
     fn card(&self, tenant: &TenantId, id: &ItemId) -> Option<Arc<Card>>;
 
     /// The `k` rows nearest to `query` in the model's item space, best first.
-    fn near(&self, tenant: &TenantId, query: &[f32], k: usize) -> Result<Vec<(u32, f32)>, PortError>;
+    fn near(
+        &self,
+        tenant: &TenantId,
+        query: &[f32],
+        k: usize,
+    ) -> Result<Vec<(u32, f32)>, PortError>;
 
     /// [`World::near`] among the rows for which `allow` holds.
     fn near_where(
@@ -41,7 +52,11 @@ pub trait World: Send + Sync {
     ) -> Result<Vec<(u32, f32)>, PortError>;
 
     /// What to explore on a surface, with win probabilities ready. `None`: nothing.
-    fn bandit(&self, tenant: &TenantId, surface: &Surface) -> Result<Option<Arc<Snapshot>>, PortError>;
+    fn bandit(
+        &self,
+        tenant: &TenantId,
+        surface: &Surface,
+    ) -> Result<Option<Arc<Snapshot>>, PortError>;
 
     /// Name of this region.
     fn region(&self) -> Arc<str>;
@@ -86,7 +101,12 @@ pub trait Model: Send + Sync {
     /// The profile's vector in the item space; `None` where the history carries no taste.
     fn query<'p>(&self, profile: &'p Self::Profile) -> Option<&'p [f32]>;
     /// Vector neighbours, followers of the last items and what is trending, without repeats.
-    fn candidates(&self, profile: &Self::Profile, near: &[(u32, f32)], k: usize) -> Vec<CandidateRow>;
+    fn candidates(
+        &self,
+        profile: &Self::Profile,
+        near: &[(u32, f32)],
+        k: usize,
+    ) -> Vec<CandidateRow>;
     /// One score for each row, higher is better.
     fn rank(&self, profile: &Self::Profile, rows: &[CandidateRow]) -> Result<Vec<f32>, PortError>;
     /// The `k` items that are trending, best first, with scores in 0..=1.

@@ -18,23 +18,36 @@ pub(crate) struct History {
 }
 
 impl History {
-    pub(crate) fn new(context: Option<&UserContext>, card: impl Fn(&ItemId) -> Option<Arc<Card>>) -> Self {
+    pub(crate) fn new(
+        context: Option<&UserContext>,
+        card: impl Fn(&ItemId) -> Option<Arc<Card>>,
+    ) -> Self {
         let mut tastes = HashMap::new();
         let mut liked_genres: HashMap<Box<str>, u32> = HashMap::new();
-        let recent = context.into_iter().flat_map(|context| context.recent.iter().rev());
+        let recent = context
+            .into_iter()
+            .flat_map(|context| context.recent.iter().rev());
         for event in recent {
-            tastes.entry(event.item.hash()).or_insert_with(|| event.taste());
+            tastes
+                .entry(event.item.hash())
+                .or_insert_with(|| event.taste());
             if event.taste() != Taste::Positive || tastes.len() > AFFINITY_EVENTS_MAX {
                 continue;
             }
-            if let Some(genre) = card(&event.item).as_deref().and_then(|card| rules::first_genre(&card.fields)) {
+            if let Some(genre) = card(&event.item)
+                .as_deref()
+                .and_then(|card| rules::first_genre(&card.fields))
+            {
                 match liked_genres.get_mut(genre) {
                     Some(count) => *count += 1,
                     None => drop(liked_genres.insert(genre.into(), 1)),
                 }
             }
         }
-        Self { tastes, liked_genres }
+        Self {
+            tastes,
+            liked_genres,
+        }
     }
 
     /// Because of an item of the history; of one that was disliked nothing is said.
@@ -56,6 +69,13 @@ impl History {
 
 /// A reason of `kind` that names `item`.
 pub(crate) fn about(kind: ReasonKind, item: &Card) -> Reason {
-    let item = ItemRef { id: item.id.clone(), title: Arc::clone(&item.title) };
-    Reason { kind, items: vec![item], detail: None }
+    let item = ItemRef {
+        id: item.id.clone(),
+        title: Arc::clone(&item.title),
+    };
+    Reason {
+        kind,
+        items: vec![item],
+        detail: None,
+    }
 }

@@ -1,0 +1,507 @@
+//! Fakes of the ports, written by hand: in memory, and failing on cue.
+
+use crate::ports::{
+    AskFailure, Body, CacheEntry, Epochs, Found, Host, KvValue, LogLevel, Method, NO_ROW, Plan,
+    Rendered, Request, Response,
+};
+use crate::{WorkerState, serve};
+use sha2::{Digest, Sha256};
+use skerry_decide::score::{Blend, DIM, EdgePool, FoldIn, PoolRow};
+use skerry_types::{
+    Ask, Attributes, Budget, Count, Event, ItemHash, ItemId, Millis, RequestContext, Route, Rung,
+    Source, Surface, TenantId, Tick, Uid, UserContext, UserId, Value,
+};
+use skerry_wire::frame::{AnswerFrame, AskFrame};
+use skerry_wire::value::{
+    ApiKey, ConfigBlob, EventBatch, Exposure, KeyClass, NextItem, NextPage, PoolItem, PoolItems,
+    PopularList, StoredContext, exposure,
+};
+use skerry_wire::{decode, encode};
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+/// Noon of some day: tests count from here.
+pub const NOON: Millis = 1_700_000_000_000;
+
+pub fn item_id(n: usize) -> ItemId {
+    ItemId::new(&n.to_string()).unwrap()
+}
+
+pub fn config_with_keys() -> ConfigBlob {
+    let key = |text: &str, class| ApiKey {
+        sha256: Sha256::digest(text.as_bytes()).into(),
+        class,
+        tenant: TenantId::default(),
+    };
+    ConfigBlob {
+        pop: "pop1".into(),
+        region: "here".into(),
+        sealing_key: [9; 32],
+        surfaces: vec![Surface::default()],
+        public_names_users: None,
+        keys: vec![
+            key("public", KeyClass::Public),
+            key("secret", KeyClass::Secret),
+            key("pop", KeyClass::Pop),
+        ],
+        fresh_active_ms: 300_000,
+        fresh_idle_ms: 900_000,
+    }
+}
+
+pub fn ask() -> Ask {
+    Ask {
+        tenant: TenantId::default(),
+        route: Route::Recommend,
+        user: Some(UserId::new("1").unwrap()),
+        session: None,
+        surface: Surface::default(),
+        n: Count::default(),
+        context: RequestContext::default(),
+        exclude: Vec::new(),
+        filter: None,
+        fields: Vec::new(),
+        budget_ms: Budget::DEFAULT_MS,
+        lowest_rung: None,
+        explain: false,
+    }
+}
+
+pub fn next_page() -> NextPage {
+    NextPage {
+        tenant: TenantId::default(),
+        subject: Some("u:1".into()),
+        surface: Surface::default(),
+        expires_ms: NOON,
+        decision_id: Uid(7),
+        rung: Rung::Full,
+        cause: None,
+        as_of_ms: 1,
+        model: "ranker@1".into(),
+        seed: 2,
+        snapshot: 3,
+        shown: 10,
+        explain: false,
+        fields: vec!["title".into()],
+        rest: vec![NextItem {
+            id: item_id(5),
+            score: 0.5,
+            source: Source::Vector,
+            propensity: 1.0,
+            reason: None,
+        }],
+    }
+}
+
+pub fn request(method: &str, target: &str, body: &str) -> Request {
+    Request {
+        method: match method {
+            "POST" => Method::Post,
+            "DELETE" => Method::Delete,
+            _ => Method::Get,
+        },
+        target: target.to_owned(),
+        headers: Vec::new(),
+        body: body.as_bytes().to_vec(),
+        now: NOON,
+        tick: Tick(0),
+        entropy: 1,
+        loopback: true,
+        epochs: Epochs::default(),
+    }
+}
+
+type Cached = (
+    CacheEntry,
+    Vec<String>,
+    Option<(u64, u64, Millis, Rendered, Vec<u8>)>,
+);
+type FakeOrigin = Box<dyn Fn(&AskFrame) -> Result<AnswerFrame, AskFailure>>;
+
+/// A platform in memory.
+pub struct FakeHost {
+    pub epochs: Cell<Epochs>,
+    pub now: Cell<Millis>,
+    requests: Cell<u64>,
+    cache: RefCell<HashMap<Vec<u8>, Cached>>,
+    kv: RefCell<HashMap<String, (Vec<u8>, u64)>>,
+    pub arrays: RefCell<Vec<u8>>,
+    pub items: RefCell<Vec<PoolItem>>,
+    pub list: RefCell<Option<PopularList>>,
+    pub hidden: RefCell<BTreeSet<ItemHash>>,
+    pub snapshot: RefCell<Option<Vec<u8>>>,
+    pub origin: RefCell<FakeOrigin>,
+    pub plan: Cell<Plan>,
+    pub asked: Cell<usize>,
+    pub spool: RefCell<Vec<(Event, String)>>,
+    pub spool_full: Cell<bool>,
+    pub shown: RefCell<Vec<Exposure>>,
+    /// The body that the last lookup found, as the real host holds it.
+    last: RefCell<Vec<u8>>,
+}
+
+impl FakeHost {
+    /// A host with a configuration and nothing else; its origin is down.
+    pub fn empty() -> Self {
+        Self {
+            epochs: Cell::new(Epochs {
+                config: 1,
+                mask_until: Millis::MAX,
+                ..Epochs::default()
+            }),
+            now: Cell::new(NOON),
+            requests: Cell::new(0),
+            cache: RefCell::default(),
+            kv: RefCell::default(),
+            arrays: RefCell::default(),
+            items: RefCell::default(),
+            list: RefCell::default(),
+            hidden: RefCell::default(),
+            snapshot: RefCell::default(),
+            origin: RefCell::new(Box::new(|_| Err(AskFailure::Down))),
+            plan: Cell::new(Plan {
+                ask: true,
+                best: Rung::Full,
+                cause: None,
+            }),
+            asked: Cell::new(0),
+            spool: RefCell::default(),
+            spool_full: Cell::new(false),
+            shown: RefCell::default(),
+            last: RefCell::default(),
+        }
+    }
+
+    pub fn with_origin(
+        self,
+        origin: impl Fn(&AskFrame) -> Result<AnswerFrame, AskFailure> + 'static,
+    ) -> Self {
+        self.set_origin(origin);
+        self
+    }
+
+    pub fn set_origin(
+        &self,
+        origin: impl Fn(&AskFrame) -> Result<AnswerFrame, AskFailure> + 'static,
+    ) {
+        *self.origin.borrow_mut() = Box::new(origin);
+    }
+
+    /// A pool of items 0 to n - 1, in which each item is followed by the next three.
+    pub fn with_pool(self, n: usize) -> Self {
+        let mut identity = vec![0.0; DIM * DIM];
+        (0..DIM).for_each(|at| identity[at * DIM + at] = 1.0);
+        let fold = FoldIn::new(&identity).unwrap();
+        let row = |at: usize| PoolRow {
+            vector: std::array::from_fn(|dim| if dim == at % 3 { 1.0 } else { 0.01 * at as f32 }),
+            followers: (1..4)
+                .map(|next| (((at + next) % n) as u32, 1.0 / next as f32))
+                .collect(),
+            prior: 0.0,
+        };
+        let rows: Vec<PoolRow> = (0..n).map(row).collect();
+        let pool = EdgePool::build(
+            fold,
+            Blend {
+                vector: 1.0,
+                order: 1.0,
+                prior: 0.1,
+            },
+            &rows,
+        );
+        *self.arrays.borrow_mut() = pool.to_bytes();
+        *self.items.borrow_mut() = (0..n)
+            .map(|at| PoolItem {
+                id: item_id(at),
+                fields: Arc::new(fields(at)),
+            })
+            .collect();
+        self.change(|epochs| {
+            epochs.pool += 1;
+            epochs.pool_as_of = NOON - 10_000;
+        });
+        self
+    }
+
+    /// Items 0 to n - 1 on the popular list.
+    pub fn with_list(self, n: usize) -> Self {
+        let item = |at: usize| skerry_wire::value::PopularItem {
+            id: item_id(at),
+            score: 0.5,
+            fields: Arc::new(fields(at)),
+        };
+        *self.list.borrow_mut() = Some(PopularList {
+            as_of_ms: NOON - 5_000,
+            items: (0..n).map(item).collect(),
+        });
+        self.change(|epochs| epochs.popular += 1);
+        self
+    }
+
+    /// The user liked these items, and the context lies in the KV.
+    pub fn with_context(self, user: &str, liked: &[usize]) -> Self {
+        let context = context(user, liked);
+        let stored = StoredContext {
+            written_ms: NOON,
+            expires_ms: NOON + 1,
+            context,
+        };
+        let key = skerry_types::context_key(&TenantId::default(), &format!("u:{user}"));
+        self.kv
+            .borrow_mut()
+            .insert(key, (encode(&stored).unwrap(), 1));
+        self
+    }
+
+    pub fn hide(&self, item: &ItemId) {
+        self.hidden.borrow_mut().insert(item.hash());
+        self.change(|epochs| epochs.mask += 1);
+    }
+
+    pub fn change(&self, change: impl Fn(&mut Epochs)) {
+        let mut epochs = self.epochs.get();
+        change(&mut epochs);
+        self.epochs.set(epochs);
+    }
+
+    pub fn later(&self, ms: Millis) {
+        self.now.set(self.now.get() + ms);
+    }
+
+    /// Sends a request through a worker; the response and its whole body.
+    pub fn send(
+        &self,
+        worker: &mut WorkerState,
+        method: &str,
+        target: &str,
+        body: &str,
+    ) -> (Response, String) {
+        let n = self.requests.get() + 1;
+        self.requests.set(n);
+        let request = Request {
+            now: self.now.get(),
+            entropy: u128::from(n) << 64 | u128::from(n.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+            epochs: self.epochs.get(),
+            ..request(method, target, body)
+        };
+        let response = futures::executor::block_on(serve(self, worker, request));
+        let bytes = match &response.body {
+            Body::Inline(bytes) => bytes.clone(),
+            Body::Keep(keep) => {
+                if let Some((_, _, rendered)) = self.cache.borrow_mut().get_mut(&keep.key) {
+                    let known = Rendered {
+                        slots: keep.slots.clone(),
+                        head: keep.head.clone(),
+                    };
+                    *rendered = Some((
+                        keep.render,
+                        keep.context_version,
+                        keep.until,
+                        known,
+                        keep.bytes.clone(),
+                    ));
+                }
+                keep.bytes.clone()
+            }
+            Body::Stored(patches) => {
+                let mut bytes = self.last.borrow().clone();
+                for (at, patch) in patches.iter().map(|(at, patch)| (*at, patch)) {
+                    let at = at as usize;
+                    bytes[at..at + patch.len()].copy_from_slice(patch);
+                }
+                bytes
+            }
+        };
+        (response, String::from_utf8(bytes).unwrap())
+    }
+}
+
+/// Metadata of item `n`: a title, a year, a genre by its number.
+pub fn fields(n: usize) -> Attributes {
+    let genre = ["Drama", "Comedy", "Crime"][n % 3];
+    Attributes::from([
+        ("title".into(), Value::text(&format!("Title {n}"))),
+        ("year".into(), Value::Int(1990 + n as i64 % 30)),
+        ("genre".into(), Value::List(vec![Value::text(genre)])),
+    ])
+}
+
+pub fn like(user: &str, item: usize, n: u64) -> Event {
+    Event {
+        tenant: TenantId::default(),
+        id: skerry_types::EventId::new(&format!("e{user}-{item}-{n}")).unwrap(),
+        kind: skerry_types::EventKind::Like,
+        user: Some(UserId::new(user).unwrap()),
+        session: None,
+        item: Some(item_id(item)),
+        value: None,
+        at_ms: NOON - 1_000 + n,
+        accepted_ms: NOON - 1_000 + n,
+        surface: None,
+        request_id: None,
+        positions: Vec::new(),
+        hlc: skerry_types::Hlc::default(),
+        region: "here".into(),
+        pop: "pop1".into(),
+    }
+}
+
+pub fn context(user: &str, liked: &[usize]) -> UserContext {
+    let mut context = UserContext::default();
+    for (at, item) in liked.iter().enumerate() {
+        assert!(context.apply(&like(user, *item, at as u64)));
+    }
+    context
+}
+
+impl Host for FakeHost {
+    async fn lookup(&self, key: &[u8], subject: &str, render: u64, now: Millis) -> Found {
+        let context_version = self
+            .kv
+            .borrow()
+            .get(subject)
+            .map_or(0, |(_, version)| *version);
+        let cache = self.cache.borrow();
+        let Some((entry, _, rendered)) = cache.get(key) else {
+            return Found {
+                context_version,
+                ..Found::default()
+            };
+        };
+        let rendered = rendered.as_ref().filter(|(known, version, until, ..)| {
+            *known == render && *version == context_version && now < *until
+        });
+        if let Some((.., body)) = rendered {
+            self.last.borrow_mut().clone_from(body);
+        }
+        let rendered = rendered.map(|(_, _, _, rendered, _)| rendered.clone());
+        Found {
+            context_version,
+            rendered,
+            entry: Some(entry.clone()),
+        }
+    }
+
+    async fn store(&self, key: &[u8], tags: &[String], entry: CacheEntry) {
+        self.cache
+            .borrow_mut()
+            .insert(key.to_vec(), (entry, tags.to_vec(), None));
+    }
+
+    async fn purge(&self, tag: &str) {
+        self.cache
+            .borrow_mut()
+            .retain(|_, (_, tags, _)| !tags.iter().any(|known| known == tag));
+    }
+
+    async fn kv_get(&self, key: &str) -> Option<KvValue> {
+        self.kv.borrow().get(key).map(|(bytes, version)| KvValue {
+            bytes: bytes.clone(),
+            version: *version,
+        })
+    }
+
+    async fn kv_put(&self, key: &str, bytes: Vec<u8>, expected: u64) -> Option<u64> {
+        let mut kv = self.kv.borrow_mut();
+        let version = kv.get(key).map_or(0, |(_, version)| *version);
+        (version == expected).then(|| {
+            kv.insert(key.to_owned(), (bytes, version + 1));
+            version + 1
+        })
+    }
+
+    async fn config(&self) -> Vec<u8> {
+        encode(&config_with_keys()).unwrap()
+    }
+
+    async fn pool(&self) -> Vec<u8> {
+        self.arrays.borrow().clone()
+    }
+
+    async fn rows(&self, ids: &[&str]) -> Vec<u32> {
+        let items = self.items.borrow();
+        let row = |id: &&str| items.iter().position(|item| item.id.as_str() == *id);
+        ids.iter()
+            .map(|id| row(id).map_or(NO_ROW, |row| u32::try_from(row).unwrap()))
+            .collect()
+    }
+
+    async fn items(&self, rows: &[u32]) -> Vec<u8> {
+        let items = self.items.borrow();
+        encode(&PoolItems {
+            items: rows
+                .iter()
+                .map(|row| items[*row as usize].clone())
+                .collect(),
+        })
+        .unwrap()
+    }
+
+    async fn popular(&self, _surface: &str, _locale: &str) -> Option<Vec<u8>> {
+        self.list
+            .borrow()
+            .as_ref()
+            .map(|list| encode(list).unwrap())
+    }
+
+    async fn bandit(&self, _surface: &str) -> Option<Vec<u8>> {
+        self.snapshot.borrow().clone()
+    }
+
+    async fn forbidden(&self, hashes: &[ItemHash], _now: Millis, _country: &str) -> Vec<bool> {
+        hashes
+            .iter()
+            .map(|hash| self.hidden.borrow().contains(hash))
+            .collect()
+    }
+
+    fn plan(&self, _subject_hash: u64, _left_ms: u32) -> Plan {
+        self.plan.get()
+    }
+
+    async fn ask(
+        &self,
+        _key: &[u8],
+        question: Vec<u8>,
+        _left_ms: u32,
+    ) -> Result<Vec<u8>, AskFailure> {
+        self.asked.set(self.asked.get() + 1);
+        let question: AskFrame = decode(&question).unwrap();
+        (self.origin.borrow())(&question).map(|answer| encode(&answer).unwrap())
+    }
+
+    async fn append(&self, events: &[Event], subjects: &[String]) -> Result<(), String> {
+        if self.spool_full.get() {
+            return Err("the event spool is full".to_owned());
+        }
+        self.spool
+            .borrow_mut()
+            .extend(events.iter().cloned().zip(subjects.iter().cloned()));
+        Ok(())
+    }
+
+    async fn pending(&self, subject: &str) -> Vec<u8> {
+        let spool = self.spool.borrow();
+        let events = spool
+            .iter()
+            .filter(|(_, known)| known == subject)
+            .map(|(event, _)| event.clone())
+            .collect();
+        encode(&EventBatch { events }).unwrap()
+    }
+
+    async fn expose(&self, bytes: Vec<u8>) {
+        self.shown
+            .borrow_mut()
+            .push(exposure::read(&bytes).unwrap());
+    }
+
+    fn tick(&self) -> Tick {
+        Tick(0)
+    }
+
+    fn log(&self, _level: LogLevel, message: &str) {
+        eprintln!("{message}");
+    }
+}

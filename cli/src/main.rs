@@ -1,1 +1,82 @@
-fn main(){}
+//! The binary `skerry`: one file per command. This file is the table of contents: parse, set up
+//! the log, run one command, turn what it says into an exit code (0 done, 1 failed, 2 usage).
+//!
+//! Invariant: stdout carries answers only; logs, progress and errors go to stderr.
+
+#![forbid(unsafe_code)]
+
+mod client;
+mod commands;
+mod log;
+mod output;
+mod settings;
+
+use clap::{Parser, Subcommand};
+use commands::{bench, config, doctor, explain, get, keys};
+use settings::Settings;
+use std::process::ExitCode;
+
+/// Recommendations at the edge, with and without their origin.
+#[derive(Debug, Parser)]
+#[command(name = "skerry", version, max_term_width = 100, after_help = EXAMPLES)]
+struct Cli {
+    /// Configuration file; `skerry.toml` in the current folder where there is one.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<std::path::PathBuf>,
+    /// Log level, or a filter such as `info,skerry_edge_pop=debug`.
+    #[arg(long, global = true, value_name = "LEVEL")]
+    log: Option<String>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "Examples:
+  skerry up                                       a seeded catalogue, everything on this machine
+  skerry up --data ml-latest-small                a folder of MovieLens files
+  skerry get recommend 1                          a table with titles and reasons
+  skerry eval --data ml-latest-small --protocol loo --json";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Ask a PoP.
+    Get(get::Args),
+    /// Show the whole decision behind an answer.
+    Explain(explain::Args),
+    /// Make certificates and API keys.
+    Keys(keys::Args),
+    /// Say what is wrong with this installation.
+    Doctor(doctor::Args),
+    /// Show each setting and where it came from.
+    Config(config::Args),
+    /// Say how to measure speed.
+    Bench(bench::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            if error.is::<settings::UsageError>() {
+                ExitCode::from(2)
+            } else {
+                ExitCode::from(1)
+            }
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let settings = Settings::load(cli.config.as_deref(), std::env::vars())?;
+    log::init(&settings.text("node.log", cli.log)?)?;
+    match cli.command {
+        Command::Get(args) => get::run(&args, &settings)?,
+        Command::Explain(args) => explain::run(&args, &settings)?,
+        Command::Keys(args) => keys::run(&args)?,
+        Command::Doctor(args) => return doctor::run(&args, &settings),
+        Command::Config(args) => config::run(&args, &settings)?,
+        Command::Bench(args) => bench::run(&args)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,285 @@
+//! Settings: flags over `SKERRY_*` over `skerry.toml` over defaults, and where each one came from.
+//!
+//! Invariant: every setting is in [`TABLE`]; a name that is not is refused, with the nearest one.
+
+use anyhow::Context;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// One setting: its name in `skerry.toml` (`section.key`), its variable, its default.
+pub struct Setting {
+    pub name: &'static str,
+    pub env: &'static str,
+    pub default: &'static str,
+    pub help: &'static str,
+}
+
+macro_rules! settings {
+    ($($name:literal $env:literal = $default:literal: $help:literal,)+) => {
+        /// All settings. An empty default means that there is none.
+        pub const TABLE: &[Setting] =
+            &[$(Setting { name: $name, env: $env, default: $default, help: $help },)+];
+    };
+}
+settings! {
+    "node.data" "SKERRY_DATA" = "": "folder of items and events to import",
+    "node.state" "SKERRY_STATE" = ".skerry": "folder that everything durable lies in",
+    "node.keys" "SKERRY_KEYS" = "": "folder made by `skerry keys new`",
+    "node.region" "SKERRY_REGION" = "local": "name of the region",
+    "node.log" "SKERRY_LOG" = "warn": "log level or filter",
+    "pop.bind" "SKERRY_BIND" = "127.0.0.1": "address that a PoP listens on",
+    "pop.port" "SKERRY_PORT" = "8080": "port that a PoP listens on",
+    "pop.name" "SKERRY_POP_NAME" = "pop1": "name of the PoP",
+    "pop.origin" "SKERRY_ORIGIN" = "": "address of the origin's QUIC listener",
+    "origin.listen" "SKERRY_LISTEN" = "127.0.0.1:7443": "address of the origin's QUIC listener (UDP)",
+    "origin.admin" "SKERRY_ADMIN" = "127.0.0.1:8081": "address of the origin's HTTP admin API",
+    "origin.seed" "SKERRY_SEED" = "7": "seed of everything that training draws",
+    "client.edge" "SKERRY_EDGE" = "http://127.0.0.1:8080": "where `get` asks",
+    "client.admin_url" "SKERRY_ADMIN_URL" = "http://127.0.0.1:8081": "where `import` and `explain` ask",
+    "client.key" "SKERRY_KEY" = "": "API key that `get`, `import` and `explain` send",
+}
+
+/// Variables of ours that are no settings.
+const OTHER_ENV: [&str; 5] = [
+    "SKERRY_CACHE",
+    "SKERRY_TEST",
+    "SKERRY_WORKER",
+    "SKERRY_BIN",
+    "SKERRY_DATA_DIR",
+];
+/// Longest `skerry.toml`, in bytes.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Something that the user wrote is wrong: exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct UsageError(pub String);
+
+pub fn usage(message: impl Into<String>) -> anyhow::Error {
+    UsageError(message.into()).into()
+}
+
+/// Where a value came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    Env(&'static str),
+    File(PathBuf),
+    Default,
+}
+
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Env(name) => write!(f, "variable {name}"),
+            Self::File(path) => write!(f, "file {}", path.display()),
+            Self::Default => f.write_str("default"),
+        }
+    }
+}
+
+/// All settings below the flags, resolved.
+#[derive(Debug)]
+pub struct Settings {
+    values: BTreeMap<&'static str, (String, Source)>,
+}
+
+impl Settings {
+    pub fn load(
+        file: Option<&Path>,
+        env: impl Iterator<Item = (String, String)>,
+    ) -> anyhow::Result<Self> {
+        let env: BTreeMap<String, String> = env
+            .filter(|(name, _)| name.starts_with("SKERRY_"))
+            .collect();
+        for name in env.keys() {
+            if !OTHER_ENV.contains(&name.as_str())
+                && !TABLE.iter().any(|setting| setting.env == name)
+            {
+                let near = nearest(name, TABLE.iter().map(|setting| setting.env));
+                eprintln!(
+                    "warning: the variable {name} is unknown and ignored; the nearest one is {near}"
+                );
+            }
+        }
+        let (path, required) = match file {
+            Some(path) => (path.to_path_buf(), true),
+            None => (PathBuf::from("skerry.toml"), false),
+        };
+        let from_file = match read(&path) {
+            Ok(text) => parse(&text).with_context(|| format!("in {}", path.display()))?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !required => {
+                BTreeMap::new()
+            }
+            Err(error) => return Err(usage(format!("cannot read {}: {error}", path.display()))),
+        };
+        let values = TABLE.iter().map(|setting| {
+            let found = match (env.get(setting.env), from_file.get(setting.name)) {
+                (Some(value), _) => (value.clone(), Source::Env(setting.env)),
+                (None, Some(value)) => (value.clone(), Source::File(path.clone())),
+                (None, None) => (setting.default.to_owned(), Source::Default),
+            };
+            (setting.name, found)
+        });
+        Ok(Self {
+            values: values.collect(),
+        })
+    }
+
+    /// Every setting with its value and source, by name.
+    pub fn all(&self) -> impl Iterator<Item = (&'static str, &str, &Source)> {
+        self.values
+            .iter()
+            .map(|(name, (value, source))| (*name, value.as_str(), source))
+    }
+
+    /// The value of a setting, or the flag's where it was given; an error where there is neither.
+    pub fn text(&self, name: &str, flag: Option<String>) -> anyhow::Result<String> {
+        self.maybe(name, flag).ok_or_else(|| {
+            let env = TABLE
+                .iter()
+                .find(|setting| setting.name == name)
+                .map_or("", |setting| setting.env);
+            usage(format!(
+                "{name} is not set: give the flag, the variable {env}, or {name} in skerry.toml"
+            ))
+        })
+    }
+
+    pub fn maybe(&self, name: &str, flag: Option<String>) -> Option<String> {
+        let set = flag.or_else(|| self.values.get(name).map(|(value, _)| value.clone()));
+        set.filter(|value| !value.is_empty())
+    }
+
+    /// The same, parsed; the error says where the value came from.
+    pub fn parsed<T: std::str::FromStr>(&self, name: &str, flag: Option<T>) -> anyhow::Result<T>
+    where
+        T::Err: std::fmt::Display,
+    {
+        if let Some(value) = flag {
+            return Ok(value);
+        }
+        let text = self.text(name, None)?;
+        text.parse().map_err(|error| {
+            let source = self
+                .values
+                .get(name)
+                .map_or_else(String::new, |(_, source)| source.to_string());
+            usage(format!("{name} = {text:?} ({source}): {error}"))
+        })
+    }
+}
+
+fn read(path: &Path) -> std::io::Result<String> {
+    if std::fs::metadata(path)?.len() > FILE_BYTES_MAX {
+        return Err(std::io::Error::other("larger than 1 MiB"));
+    }
+    std::fs::read_to_string(path)
+}
+
+fn parse(text: &str) -> anyhow::Result<BTreeMap<String, String>> {
+    let table: toml::Table = text.parse().map_err(|error| usage(format!("{error}")))?;
+    let mut found = BTreeMap::new();
+    for (section, values) in table {
+        let toml::Value::Table(values) = values else {
+            return Err(usage(format!(
+                "`{section}` stands outside a section such as [node]"
+            )));
+        };
+        for (key, value) in values {
+            let name = format!("{section}.{key}");
+            if !TABLE.iter().any(|setting| setting.name == name) {
+                let near = nearest(&name, TABLE.iter().map(|setting| setting.name));
+                return Err(usage(format!(
+                    "`{name}` is unknown; the nearest setting is `{near}`"
+                )));
+            }
+            let text = match value {
+                toml::Value::String(text) => text,
+                toml::Value::Integer(number) => number.to_string(),
+                toml::Value::Boolean(flag) => flag.to_string(),
+                other => return Err(usage(format!("`{name}` cannot be {}", other.type_str()))),
+            };
+            found.insert(name, text);
+        }
+    }
+    Ok(found)
+}
+
+fn nearest(name: &str, all: impl Iterator<Item = &'static str>) -> &'static str {
+    all.min_by_key(|known| distance(name, known))
+        .unwrap_or_default()
+}
+
+/// Levenshtein distance, by bytes.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.bytes().enumerate() {
+            let swap = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = swap.min(row[j] + 1).min(row[j + 1] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(file: &str, env: &[(&str, &str)]) -> anyhow::Result<Settings> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("skerry.toml");
+        std::fs::write(&path, file).unwrap();
+        Settings::load(
+            Some(&path),
+            env.iter()
+                .map(|(name, value)| ((*name).into(), (*value).into())),
+        )
+    }
+
+    #[test]
+    fn flags_over_variables_over_file_over_defaults() {
+        let file = "[pop]\nport = 1\nname = \"a\"\n";
+        let settings = load(file, &[("SKERRY_PORT", "2")]).unwrap();
+        assert_eq!(settings.parsed("pop.port", Some(3u16)).unwrap(), 3);
+        assert_eq!(settings.parsed::<u16>("pop.port", None).unwrap(), 2);
+        assert_eq!(settings.text("pop.name", None).unwrap(), "a");
+        assert_eq!(settings.text("node.region", None).unwrap(), "local");
+        let port = settings
+            .all()
+            .find(|(name, ..)| *name == "pop.port")
+            .unwrap();
+        assert_eq!(port.2, &Source::Env("SKERRY_PORT"));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_a_remedy() {
+        let cases = [
+            ("[pop]\nprot = 1\n", "pop.port"),
+            ("port = 1\n", "outside a section"),
+            ("[pop]\nport = [1]\n", "cannot be array"),
+            ("[pop\n", "skerry.toml"),
+        ];
+        for (file, want) in cases {
+            let error = format!("{:#}", load(file, &[]).unwrap_err());
+            assert!(error.contains(want), "{file:?}: {error}");
+        }
+        let settings = load("", &[("SKERRY_PORT", "many")]).unwrap();
+        let error = settings
+            .parsed::<u16>("pop.port", None)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("SKERRY_PORT") && error.contains("many"),
+            "{error}"
+        );
+        let error = settings.text("node.keys", None).unwrap_err();
+        assert!(
+            error.is::<UsageError>() && error.to_string().contains("SKERRY_KEYS"),
+            "{error}"
+        );
+    }
+}

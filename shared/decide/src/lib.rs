@@ -5,8 +5,16 @@
 //! same result on every target, byte for byte.
 
 #![forbid(unsafe_code)]
-#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
+pub mod bandit;
+pub mod filter;
 pub mod reason;
 pub mod rights;
 pub mod rules;
+pub mod score;

@@ -15,5 +15,8 @@ pub mod pipeline;
 pub mod ports;
 mod reasons;
 
+#[cfg(test)]
+mod fakes;
+
 pub use pipeline::{Outcome, Question, answer};
 pub use ports::{CandidateRow, Card, Model, PortError, World};

@@ -590,3 +590,6 @@ fn trending<M: Model>(model: &M, k: usize) -> Vec<CandidateRow> {
     })
     .collect()
 }
+
+#[cfg(test)]
+mod tests;

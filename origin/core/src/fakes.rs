@@ -1,0 +1,258 @@
+//! A world in memory, written by hand, that fails on cue: items by number, each followed by the next.
+
+use crate::ports::{CandidateRow, Card, Model, PortError, World};
+use skerry_decide::bandit::{ArmParams, Params, Snapshot};
+use skerry_decide::score::HistoryStep;
+use skerry_types::{
+    Attributes, Event, EventId, EventKind, Hlc, ItemId, Rights, Source, Surface, Taste, TenantId,
+    Tick, UserContext, UserId, Value,
+};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+pub fn item_id(n: usize) -> ItemId {
+    ItemId::new(&n.to_string()).unwrap()
+}
+
+/// Item `n` is of genre `n % 3`: Drama, Comedy, Crime.
+pub fn card(n: usize, rights: Rights) -> Card {
+    let genre = ["Drama", "Comedy", "Crime"][n % 3];
+    let title = format!("Title {n}");
+    let fields = Attributes::from([
+        ("title".into(), Value::text(&title)),
+        ("genre".into(), Value::List(vec![Value::text(genre)])),
+    ]);
+    Card {
+        id: item_id(n),
+        hash: item_id(n).hash(),
+        title: title.into(),
+        fields: Arc::new(fields),
+        rights,
+    }
+}
+
+pub fn event(kind: EventKind, item: usize, n: u64) -> Event {
+    Event {
+        tenant: TenantId::default(),
+        id: EventId::new(&format!("e{item}-{n}")).unwrap(),
+        kind,
+        user: Some(UserId::new("1").unwrap()),
+        session: None,
+        item: Some(item_id(item)),
+        value: None,
+        at_ms: n,
+        accepted_ms: n,
+        surface: None,
+        request_id: None,
+        positions: Vec::new(),
+        hlc: Hlc::default(),
+        region: "here".into(),
+        pop: "pop1".into(),
+    }
+}
+
+/// Which ports fail.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Faults {
+    pub features: bool,
+    pub near: bool,
+    pub ranker: bool,
+    pub bandit: bool,
+    pub no_model: bool,
+}
+
+pub struct FakeWorld {
+    pub faults: Faults,
+    pub context: Option<UserContext>,
+    pub hidden: BTreeSet<usize>,
+    /// Items of the bandit's arms, equally good.
+    pub arms: Vec<usize>,
+    pub items: usize,
+}
+
+impl FakeWorld {
+    pub fn new() -> Self {
+        Self {
+            faults: Faults::default(),
+            context: None,
+            hidden: BTreeSet::new(),
+            arms: Vec::new(),
+            items: 300,
+        }
+    }
+
+    pub fn liked(mut self, items: &[usize]) -> Self {
+        let mut context = UserContext::default();
+        for (at, item) in items.iter().enumerate() {
+            assert!(context.apply(&event(EventKind::Like, *item, at as u64)));
+        }
+        self.context = Some(context);
+        self
+    }
+}
+
+fn down(what: &'static str) -> PortError {
+    PortError {
+        what,
+        detail: "off on cue".to_owned(),
+    }
+}
+
+impl World for FakeWorld {
+    type Model = FakeModel;
+
+    fn context(
+        &self,
+        _tenant: &TenantId,
+        _subject: &str,
+    ) -> Result<Option<Arc<UserContext>>, PortError> {
+        if self.faults.features {
+            return Err(down("features"));
+        }
+        Ok(self.context.clone().map(Arc::new))
+    }
+
+    fn model(&self, _tenant: &TenantId) -> Option<Arc<FakeModel>> {
+        let model = FakeModel {
+            ids: (0..self.items).map(item_id).collect(),
+            broken: self.faults.ranker,
+        };
+        (!self.faults.no_model).then(|| Arc::new(model))
+    }
+
+    fn card(&self, _tenant: &TenantId, id: &ItemId) -> Option<Arc<Card>> {
+        let n: usize = id.as_str().parse().ok()?;
+        let rights = Rights {
+            hidden: self.hidden.contains(&n),
+            ..Rights::default()
+        };
+        Some(Arc::new(card(n, rights)))
+    }
+
+    fn near(
+        &self,
+        tenant: &TenantId,
+        query: &[f32],
+        k: usize,
+    ) -> Result<Vec<(u32, f32)>, PortError> {
+        self.near_where(tenant, query, k, &|_| true)
+    }
+
+    /// Nearest is what comes next by number.
+    fn near_where(
+        &self,
+        _tenant: &TenantId,
+        query: &[f32],
+        k: usize,
+        allow: &dyn Fn(u32) -> bool,
+    ) -> Result<Vec<(u32, f32)>, PortError> {
+        if self.faults.near {
+            return Err(down("vector index"));
+        }
+        let from = query[0] as u32 + 1;
+        Ok((from..self.items as u32)
+            .filter(|row| allow(*row))
+            .take(k)
+            .map(|row| (row, 1.0))
+            .collect())
+    }
+
+    fn bandit(
+        &self,
+        _tenant: &TenantId,
+        surface: &Surface,
+    ) -> Result<Option<Arc<Snapshot>>, PortError> {
+        if self.faults.bandit {
+            return Err(down("bandit"));
+        }
+        let arm = |n: &usize| ArmParams {
+            item: item_id(*n),
+            alpha: 1.0,
+            beta: 1.0,
+        };
+        let params = Params {
+            epoch: 4,
+            surface: surface.clone(),
+            arms: self.arms.iter().map(arm).collect(),
+        };
+        Ok((!self.arms.is_empty()).then(|| Arc::new(Snapshot::integrate(&params))))
+    }
+
+    fn region(&self) -> Arc<str> {
+        "here".into()
+    }
+
+    fn tick(&self) -> Tick {
+        Tick(0)
+    }
+}
+
+/// The profile is the newest liked row; the score falls with the distance to it.
+pub struct FakeModel {
+    ids: Vec<ItemId>,
+    broken: bool,
+}
+
+impl Model for FakeModel {
+    type Profile = Option<[f32; 1]>;
+
+    fn version(&self) -> Arc<str> {
+        "fake@1".into()
+    }
+
+    fn row(&self, id: &ItemId) -> Option<u32> {
+        self.ids
+            .iter()
+            .position(|known| known == id)
+            .map(|row| row as u32)
+    }
+
+    fn id(&self, row: u32) -> Option<&ItemId> {
+        self.ids.get(row as usize)
+    }
+
+    fn fold_in(&self, history: &[HistoryStep]) -> Self::Profile {
+        history
+            .iter()
+            .find(|step| step.taste == Taste::Positive)
+            .map(|step| [step.item as f32])
+    }
+
+    fn query<'p>(&self, profile: &'p Self::Profile) -> Option<&'p [f32]> {
+        profile.as_ref().map(|row| row.as_slice())
+    }
+
+    fn candidates(
+        &self,
+        profile: &Self::Profile,
+        near: &[(u32, f32)],
+        k: usize,
+    ) -> Vec<CandidateRow> {
+        let because = profile.map(|[row]| row as u32);
+        let near = near.iter().map(|(item, _)| CandidateRow {
+            item: *item,
+            source: Source::Vector,
+            because,
+        });
+        near.take(k).collect()
+    }
+
+    fn rank(&self, profile: &Self::Profile, rows: &[CandidateRow]) -> Result<Vec<f32>, PortError> {
+        if self.broken {
+            return Err(down("ranker"));
+        }
+        let from = profile.map_or(0.0, |[row]| row);
+        Ok(rows
+            .iter()
+            .map(|row| -(row.item as f32 - from).abs() / 100.0)
+            .collect())
+    }
+
+    fn trending(&self, k: usize) -> Vec<(u32, f32)> {
+        (0..self.ids.len() as u32)
+            .rev()
+            .take(k)
+            .map(|row| (row, 0.5))
+            .collect()
+    }
+}

@@ -1,6 +1,10 @@
 //! Header and bounds around bincode. A schema number names one struct for ever: a changed struct
 //! takes a new number and the old struct stays until nothing can hold it any more.
 
+use bincode::de::read::{Reader, SliceReader};
+use bincode::de::{BorrowDecode, Decoder, DecoderImpl};
+use bincode::error::DecodeError;
+use bincode::serde::BorrowCompat;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -24,8 +28,8 @@ pub enum CodecError {
     Schema { found: u16, wanted: u16 },
     #[error("{0} bytes are more than a value may have ({VALUE_BYTES_MAX})")]
     Large(usize),
-    #[error("{0} bytes are left over after the value")]
-    Trailing(usize),
+    #[error("something follows the value")]
+    Trailing,
     #[error("the body does not decode: {0}")]
     Body(String),
 }
@@ -40,7 +44,7 @@ impl CodecError {
             Self::Encoding(_) => "codec_encoding",
             Self::Schema { .. } => "codec_schema",
             Self::Large(_) => "codec_large",
-            Self::Trailing(_) => "codec_trailing",
+            Self::Trailing => "codec_trailing",
             Self::Body(_) => "codec_body",
         }
     }
@@ -80,14 +84,20 @@ pub fn decode_as<T: DeserializeOwned>(schema: u16, bytes: &[u8]) -> Result<T, Co
         return Err(CodecError::Large(bytes.len()));
     }
     let body = bytes.get(4..).unwrap_or_default();
-    // The limit bounds what a length prefix can make the decoder allocate.
-    let config = bincode::config::standard().with_limit::<VALUE_BYTES_MAX>();
-    let (value, used) = bincode::serde::decode_from_slice(body, config)
-        .map_err(|error| CodecError::Body(error.to_string()))?;
-    match body.len() - used {
-        0 => Ok(value),
-        left => Err(CodecError::Trailing(left)),
-    }
+    read_body(body).map_err(|error| CodecError::Body(error.to_string()))?.ok_or(CodecError::Trailing)
+}
+
+/// Decodes with an allowance that follows from the number of bytes: a length prefix is refused
+/// before anything is allocated for it. `None` where bytes are left over.
+fn read_body<T: DeserializeOwned>(body: &[u8]) -> Result<Option<T>, DecodeError> {
+    /// No encoding is denser than a `u128` in one byte, which counts as 16.
+    const COUNTED_PER_BYTE: usize = 16;
+    const LIMIT: usize = (VALUE_BYTES_MAX + 1) * COUNTED_PER_BYTE;
+    let config = bincode::config::standard().with_limit::<LIMIT>();
+    let mut decoder = DecoderImpl::new(SliceReader::new(body), config, ());
+    decoder.claim_bytes_read(LIMIT.saturating_sub((body.len() + 1) * COUNTED_PER_BYTE))?;
+    let BorrowCompat(value) = BorrowDecode::borrow_decode(&mut decoder)?;
+    Ok(decoder.reader().peek_read(1).is_none().then_some(value))
 }
 
 /// The schema number that `bytes` claim, after checking magic and encoding.

@@ -33,8 +33,12 @@ fn group(
         mistakes.note(path, codes::FILTER_TOO_DEEP, detail);
         return None;
     }
+    let entries = mistakes.object(node, path)?;
+    if entries.is_empty() && depth > 0 {
+        mistakes.must(path, codes::MISSING_FIELD, "an object with at least one condition");
+    }
     let mut all = Vec::new();
-    for (name, node) in mistakes.object(node, path)? {
+    for (name, node) in entries {
         if mistakes.is_full() {
             return None;
         }
@@ -102,7 +106,7 @@ fn field_tests(
             return;
         }
         let test = match operator.as_ref() {
-            "eq" => one(operand, &path, mistakes).map(Test::Eq),
+            "eq" => scalar(operand, &path, mistakes).map(Test::Eq),
             "gt" => ordered(operand, &path, mistakes).map(Test::Gt),
             "gte" => ordered(operand, &path, mistakes).map(Test::Gte),
             "lt" => ordered(operand, &path, mistakes).map(Test::Lt),
@@ -117,10 +121,6 @@ fn field_tests(
         };
         all.extend(test.map(|test| Filter::Field { field: field.into(), test }));
     }
-}
-
-fn one(node: &Node<'_>, path: &Path<'_>, mistakes: &mut Mistakes) -> Option<Value> {
-    scalar(node, path, mistakes)
 }
 
 /// What can be greater or less: a number or a string.

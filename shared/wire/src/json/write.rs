@@ -71,7 +71,7 @@ pub fn write_float(out: &mut Vec<u8>, value: f64) {
     }
     let mut mantissa = scaled.round() as u64;
     let mut digits = 6i32;
-    while mantissa % 10 == 0 && digits > 1 {
+    while mantissa.is_multiple_of(10) && digits > 1 {
         mantissa /= 10;
         digits -= 1;
     }

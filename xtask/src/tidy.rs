@@ -134,9 +134,9 @@ fn numbers(root: &Path, errors: &mut Vec<String>) -> anyhow::Result<()> {
             errors.push(format!("docs/adr/{name}: not named NNNN-title.md"));
             continue;
         };
-        if !std::fs::read_to_string(&path)?.starts_with(&format!("# {number:04} ")) {
+        if !std::fs::read_to_string(&path)?.starts_with(&format!("# {number}. ")) {
             errors.push(format!(
-                "docs/adr/{name}: does not begin with `# {number:04} `"
+                "docs/adr/{name}: does not begin with `# {number}. `"
             ));
         }
         if let Some(other) = seen.insert(number, name.clone()) {

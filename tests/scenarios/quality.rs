@@ -1,0 +1,30 @@
+//! What a client sees over HTTP is what `skerry eval` says, less what exploration costs.
+
+use skerry_scenarios::quality::measure;
+use skerry_scenarios::real_data;
+
+/// Most that exploration may cost, as a share of NDCG@10.
+const COST_MAX: f64 = 0.07;
+
+#[tokio::test]
+async fn quality_over_http_is_that_of_eval() {
+    let Some(data) = real_data("ml-latest-small") else {
+        eprintln!(
+            "skipped: no MovieLens ratings beside the checkout (../shared/data/ml-latest-small)"
+        );
+        return;
+    };
+    let figures = measure(&data).await.unwrap();
+    eprintln!("{figures}");
+    assert!(figures.users >= 600, "{} users", figures.users);
+    assert!(
+        figures.top_rung >= 0.99,
+        "{} on the top rung",
+        figures.top_rung
+    );
+    assert!(
+        figures.cost() <= COST_MAX,
+        "exploration costs {:.1} %",
+        figures.cost() * 100.0
+    );
+}

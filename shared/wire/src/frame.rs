@@ -212,6 +212,10 @@ pub struct PushHeader {
     pub made_ms: Millis,
 }
 
+/// A PoP refuses a pool or a popular list that has lost more than 30 % of its items, unless the epoch
+/// is higher by at least this (epochs follow milliseconds, so it never comes about by itself): an
+/// origin that means it raises the epoch so far.
+pub const FORCED_EPOCH_STEP: u64 = 1 << 40;
 /// Largest push, in bytes.
 pub const PUSH_BYTES_MAX: u64 = 64 << 20;
 

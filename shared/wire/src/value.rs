@@ -21,6 +21,8 @@ pub mod schema {
     pub const CATALOG_ITEM: u16 = 23;
     /// `skerry_types::Attributes` of a user.
     pub const USER_ATTRIBUTES: u16 = 24;
+    /// A PoP's spooled event with its subject.
+    pub const SPOOLED_EVENT: u16 = 25;
 }
 
 macro_rules! schemas {

@@ -29,6 +29,15 @@ pub struct Process {
 impl Process {
     /// Starts `skerry ARGS` and waits for its `ready` line. `state` is where it keeps its state.
     pub fn start(args: &[&str], state: &Path) -> anyhow::Result<Self> {
+        Self::start_with(args, state, &[])
+    }
+
+    /// The same, with variables of the environment.
+    pub fn start_with(
+        args: &[&str],
+        state: &Path,
+        env: &[(String, String)],
+    ) -> anyhow::Result<Self> {
         let began = Instant::now();
         std::fs::create_dir_all(state)?;
         let log = state.with_extension("log");
@@ -40,6 +49,7 @@ impl Process {
                 "SKERRY_LOG",
                 std::env::var("SKERRY_LOG").unwrap_or_else(|_| "info".to_owned()),
             )
+            .envs(env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(File::options().create(true).append(true).open(&log)?)
@@ -151,6 +161,8 @@ pub struct Pair {
     pub folder: tempfile::TempDir,
     pub origin: Process,
     pub pop: Process,
+    /// Variables of processes that are started from now on.
+    pub env: Vec<(String, String)>,
     data: Vec<String>,
     quic: String,
     admin: String,
@@ -171,14 +183,15 @@ impl Pair {
         let data: Vec<String> = data
             .map(|dir| vec!["--data".to_owned(), dir.to_string_lossy().into_owned()])
             .unwrap_or_default();
-        let origin = start_origin(folder.path(), &data, "127.0.0.1:0", "127.0.0.1:0")?;
+        let origin = start_origin(folder.path(), &[], &data, "127.0.0.1:0", "127.0.0.1:0")?;
         let (quic, admin) = (origin.endpoint("quic")?, origin.endpoint("admin")?);
-        let pop = start_pop(folder.path(), &quic, "0")?;
+        let pop = start_pop(folder.path(), &[], &quic, "0")?;
         let edge = pop.endpoint("edge")?;
         Ok(Self {
             folder,
             origin,
             pop,
+            env: Vec::new(),
             data,
             quic,
             admin,
@@ -190,7 +203,13 @@ impl Pair {
     pub fn restart_origin(&mut self) -> anyhow::Result<()> {
         self.origin.kill();
         let admin = self.admin.trim_start_matches("http://").to_owned();
-        self.origin = start_origin(self.folder.path(), &self.data, &self.quic, &admin)?;
+        self.origin = start_origin(
+            self.folder.path(),
+            &self.env,
+            &self.data,
+            &self.quic,
+            &admin,
+        )?;
         Ok(())
     }
 
@@ -198,7 +217,7 @@ impl Pair {
     pub fn restart_pop(&mut self) -> anyhow::Result<()> {
         self.pop.kill();
         let port = self.edge.rsplit(':').next().unwrap_or("0").to_owned();
-        self.pop = start_pop(self.folder.path(), &self.quic, &port)?;
+        self.pop = start_pop(self.folder.path(), &self.env, &self.quic, &port)?;
         Ok(())
     }
 
@@ -240,6 +259,7 @@ impl Pair {
 
 fn start_origin(
     folder: &Path,
+    env: &[(String, String)],
     data: &[String],
     listen: &str,
     admin: &str,
@@ -249,13 +269,19 @@ fn start_origin(
         "origin", "--keys", &keys, "--listen", listen, "--admin", admin,
     ];
     args.extend(data.iter().map(String::as_str));
-    Process::start(&args, &folder.join("origin"))
+    Process::start_with(&args, &folder.join("origin"), env)
 }
 
-fn start_pop(folder: &Path, origin: &str, port: &str) -> anyhow::Result<Process> {
+fn start_pop(
+    folder: &Path,
+    env: &[(String, String)],
+    origin: &str,
+    port: &str,
+) -> anyhow::Result<Process> {
     let keys = folder.join("keys").to_string_lossy().into_owned();
-    Process::start(
+    Process::start_with(
         &["pop", "--keys", &keys, "--origin", origin, "--port", port],
         &folder.join("pop"),
+        env,
     )
 }

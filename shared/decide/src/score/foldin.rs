@@ -66,71 +66,54 @@ impl FoldIn {
             for row in 0..DIM {
                 let scale = weight * vector[row];
                 right[row] += scale;
-                // Whole lanes up to the diagonal: only the lower triangle is read below.
-                let lanes = row / LANES + 1;
-                let to = &mut left[row].as_chunks_mut::<LANES>().0[..lanes];
-                for (to, from) in to.iter_mut().zip(vector.as_chunks::<LANES>().0) {
-                    for lane in 0..LANES {
-                        to[lane] += scale * from[lane];
-                    }
-                }
+                add_scaled(&mut left[row], vector, scale, row);
             }
         }
-        if !any {
-            return None;
-        }
-        solve(&left, &right)
+        if any { solve(&mut left, right) } else { None }
     }
 }
 
-/// Cholesky, row by row; rows are zero beyond the diagonal so that whole lanes may be multiplied.
-fn solve(left: &[Vector; DIM], right: &Vector) -> Option<Vector> {
-    let mut lower = Box::new([[0.0f32; DIM]; DIM]);
+/// Adds from the lane group of column `from` on: only the upper triangle is read, so what a whole
+/// lane group changes below it does no harm.
+#[inline]
+fn add_scaled(to: &mut Vector, vector: &Vector, scale: f32, from: usize) {
+    let skip = from / LANES;
+    let to = &mut to.as_chunks_mut::<LANES>().0[skip..];
+    for (to, vector) in to.iter_mut().zip(&vector.as_chunks::<LANES>().0[skip..]) {
+        for lane in 0..LANES {
+            to[lane] += scale * vector[lane];
+        }
+    }
+}
+
+/// Solves the symmetric system in place by Cholesky on the upper triangle, row by row: each row,
+/// once final, is taken out of those below it, whole lanes at a time.
+fn solve(left: &mut [Vector; DIM], right: Vector) -> Option<Vector> {
+    let mut x = right;
     let mut inverse = [0.0f32; DIM];
     for row in 0..DIM {
-        for col in 0..row {
-            let value = (left[row][col] - dot_to(&lower[row], &lower[col], col)) * inverse[col];
-            lower[row][col] = value;
-        }
-        let square = left[row][row] - dot_to(&lower[row], &lower[row], row);
+        let square = left[row][row];
         if square.is_nan() || square <= f32::MIN_POSITIVE {
             return None;
         }
-        let root = square.sqrt();
-        lower[row][row] = root;
-        inverse[row] = 1.0 / root;
+        let scale = 1.0 / square.sqrt();
+        inverse[row] = scale;
+        let mut upper = left[row];
+        upper.iter_mut().for_each(|value| *value *= scale);
+        left[row] = upper;
+        let value = x[row] * scale;
+        x[row] = value;
+        for below in row + 1..DIM {
+            add_scaled(&mut left[below], &upper, -upper[below], below);
+            x[below] -= value * upper[below];
+        }
     }
-    let mut x = *right;
-    for row in 0..DIM {
+    for row in (0..DIM).rev() {
         let mut value = x[row];
-        for col in 0..row {
-            value -= lower[row][col] * x[col];
+        for col in row + 1..DIM {
+            value -= left[row][col] * x[col];
         }
         x[row] = value * inverse[row];
     }
-    for row in (0..DIM).rev() {
-        let value = x[row] * inverse[row];
-        x[row] = value;
-        for col in 0..row {
-            x[col] -= lower[row][col] * value;
-        }
-    }
     x.iter().all(|value| value.is_finite()).then_some(x)
-}
-
-/// Dot product of the first `len` elements; `a` is zero from there on.
-#[inline]
-fn dot_to(a: &Vector, b: &Vector, len: usize) -> f32 {
-    let chunks = len.div_ceil(LANES);
-    let mut lanes = [0.0f32; LANES];
-    for (a, b) in a.as_chunks::<LANES>().0[..chunks]
-        .iter()
-        .zip(b.as_chunks::<LANES>().0)
-    {
-        for lane in 0..LANES {
-            lanes[lane] += a[lane] * b[lane];
-        }
-    }
-    ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6]))
-        + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]))
 }

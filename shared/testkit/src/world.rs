@@ -323,4 +323,67 @@ mod tests {
             .collect();
         assert_eq!(pairs.len(), events.len());
     }
+
+    /// What others did after a user's last item predicts the next one better than popularity:
+    /// without that, a demonstration of order-aware recommendations would show nothing.
+    #[test]
+    fn what_follows_carries_signal() {
+        let World { events, .. } = world(7, Size::default());
+        let mut histories: BTreeMap<UserId, Vec<ItemId>> = BTreeMap::new();
+        for event in events {
+            if let (Some(user), Some(item)) = (event.user, event.item) {
+                histories.entry(user).or_default().push(item);
+            }
+        }
+        let mut follows: BTreeMap<ItemId, BTreeMap<ItemId, usize>> = BTreeMap::new();
+        let mut popular: BTreeMap<ItemId, usize> = BTreeMap::new();
+        for pair in histories
+            .values()
+            .step_by(2)
+            .flat_map(|history| history.windows(2))
+        {
+            *follows
+                .entry(pair[0].clone())
+                .or_default()
+                .entry(pair[1].clone())
+                .or_default() += 1;
+            *popular.entry(pair[1].clone()).or_default() += 1;
+        }
+        let top = |counts: &BTreeMap<ItemId, usize>| {
+            let mut best: Vec<(&ItemId, &usize)> = counts.iter().collect();
+            best.sort_by(|a, b| b.1.cmp(a.1));
+            best.into_iter()
+                .take(10)
+                .map(|(item, _)| item.clone())
+                .collect::<HashSet<ItemId>>()
+        };
+        let popular = top(&popular);
+        let follows: BTreeMap<ItemId, HashSet<ItemId>> = follows
+            .into_iter()
+            .map(|(item, counts)| (item, top(&counts)))
+            .collect();
+        let (mut asked, mut by_order, mut by_popularity) = (0, 0, 0);
+        for pair in histories
+            .values()
+            .skip(1)
+            .step_by(2)
+            .flat_map(|history| history.windows(2))
+        {
+            asked += 1;
+            by_order += usize::from(
+                follows
+                    .get(&pair[0])
+                    .is_some_and(|top| top.contains(&pair[1])),
+            );
+            by_popularity += usize::from(popular.contains(&pair[1]));
+        }
+        assert!(
+            asked > 20_000 && by_order > asked / 12,
+            "{by_order} of {asked}"
+        );
+        assert!(
+            by_order > 3 * by_popularity,
+            "{by_order} against {by_popularity}"
+        );
+    }
 }

@@ -9,14 +9,16 @@ use serde::de::DeserializeOwned;
 use skerry_wire::codec::{Schema, schema_of};
 use skerry_wire::frame::{AnswerFrame, AskFrame, ContextPush, Control, PushHeader};
 use skerry_wire::value::{
-    BanditBlob, ConfigBlob, EventBatch, MaskBlob, NextPage, PoolBlob, PoolItems, PopularBlob, PopularList,
-    RenderedHead, Shown, StoredContext, StoredDecision,
+    BanditBlob, ConfigBlob, EventBatch, MaskBlob, NextPage, PoolBlob, PoolItems, PopularBlob,
+    PopularList, RenderedHead, Shown, StoredContext, StoredDecision,
 };
 use skerry_wire::{decode, encode};
 
 /// Compared as bytes: values may hold NaN.
 fn check<T: Schema + Serialize + DeserializeOwned>(bytes: &[u8]) {
-    let Ok(value) = decode::<T>(bytes) else { return };
+    let Ok(value) = decode::<T>(bytes) else {
+        return;
+    };
     let once = encode(&value).expect("what decodes encodes");
     let again = decode::<T>(&once).expect("what encodes decodes");
     assert_eq!(once, encode(&again).expect("and encodes again"));

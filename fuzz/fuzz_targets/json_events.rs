@@ -5,7 +5,9 @@
 
 use libfuzzer_sys::fuzz_target;
 use skerry_types::{Hlc, TenantId, Uid};
-use skerry_wire::json::{EventStamp, event_to_json, format_time, parse_events, parse_time, render_accepted};
+use skerry_wire::json::{
+    EventStamp, event_to_json, format_time, parse_events, parse_time, render_accepted,
+};
 use skerry_wire::value::EventBatch;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,14 +24,23 @@ fuzz_target!(|data: &[u8]| {
         Ok(parsed) => parsed,
         Err(problem) => {
             assert!(matches!(problem.status, 400 | 413));
-            serde_json::from_slice::<serde_json::Value>(&problem.render(Uid(1))).expect("a problem is JSON");
+            serde_json::from_slice::<serde_json::Value>(&problem.render(Uid(1)))
+                .expect("a problem is JSON");
             return;
         }
     };
-    let indices: BTreeSet<usize> =
-        parsed.accepted.iter().map(|(index, _)| *index).chain(parsed.rejected.iter().map(|r| r.index)).collect();
+    let indices: BTreeSet<usize> = parsed
+        .accepted
+        .iter()
+        .map(|(index, _)| *index)
+        .chain(parsed.rejected.iter().map(|r| r.index))
+        .collect();
     assert_eq!(indices.len(), parsed.accepted.len() + parsed.rejected.len());
-    assert_eq!(indices.last().map(|last| last + 1), Some(indices.len()), "every entry is judged");
+    assert_eq!(
+        indices.last().map(|last| last + 1),
+        Some(indices.len()),
+        "every entry is judged"
+    );
 
     let mut out = Vec::new();
     render_accepted(&mut out, parsed.accepted.len(), &parsed.rejected);
@@ -43,7 +54,11 @@ fuzz_target!(|data: &[u8]| {
         region: Arc::from("region"),
         pop: Arc::from("pop"),
     };
-    let events: Vec<_> = parsed.accepted.into_iter().map(|(_, event)| event.accept(stamp())).collect();
+    let events: Vec<_> = parsed
+        .accepted
+        .into_iter()
+        .map(|(_, event)| event.accept(stamp()))
+        .collect();
     for event in &events {
         let mut out = Vec::new();
         event_to_json(&mut out, event);
@@ -51,5 +66,8 @@ fuzz_target!(|data: &[u8]| {
     }
     let batch = EventBatch { events };
     let bytes = skerry_wire::encode(&batch).expect("accepted events encode");
-    assert_eq!(skerry_wire::decode::<EventBatch>(&bytes).expect("and decode"), batch);
+    assert_eq!(
+        skerry_wire::decode::<EventBatch>(&bytes).expect("and decode"),
+        batch
+    );
 });

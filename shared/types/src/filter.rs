@@ -84,7 +84,11 @@ impl TryFrom<Flat> for Filter {
     type Error = &'static str;
 
     fn try_from(flat: Flat) -> Result<Self, Self::Error> {
-        fn list(count: u32, ops: &mut dyn Iterator<Item = Op>, depth: usize) -> Result<Vec<Filter>, &'static str> {
+        fn list(
+            count: u32,
+            ops: &mut dyn Iterator<Item = Op>,
+            depth: usize,
+        ) -> Result<Vec<Filter>, &'static str> {
             (0..count).map(|_| pull(ops, depth + 1)).collect()
         }
         fn pull(ops: &mut dyn Iterator<Item = Op>, depth: usize) -> Result<Filter, &'static str> {
@@ -98,7 +102,11 @@ impl TryFrom<Flat> for Filter {
                 Op::Field { field, test } => Filter::Field { field, test },
             })
         }
-        let conditions = flat.0.iter().filter(|op| matches!(op, Op::Field { .. })).count();
+        let conditions = flat
+            .0
+            .iter()
+            .filter(|op| matches!(op, Op::Field { .. }))
+            .count();
         if conditions > CONDITIONS_MAX {
             return Err("the filter has too many conditions");
         }

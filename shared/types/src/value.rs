@@ -67,11 +67,18 @@ impl Value {
 
     #[must_use]
     pub fn as_str(&self) -> Option<&str> {
-        if let Self::Text(text) = self { Some(text) } else { None }
+        if let Self::Text(text) = self {
+            Some(text)
+        } else {
+            None
+        }
     }
 
     #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "attributes beyond 2^53 compare approximately, as in JSON")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "attributes beyond 2^53 compare approximately, as in JSON"
+    )]
     pub fn as_f64(&self) -> Option<f64> {
         match self {
             Self::Int(int) => Some(*int as f64),

@@ -78,13 +78,18 @@ pub fn decode<T: Schema + DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecErro
 pub fn decode_as<T: DeserializeOwned>(schema: u16, bytes: &[u8]) -> Result<T, CodecError> {
     let found = schema_of(bytes)?;
     if found != schema {
-        return Err(CodecError::Schema { found, wanted: schema });
+        return Err(CodecError::Schema {
+            found,
+            wanted: schema,
+        });
     }
     if bytes.len() > VALUE_BYTES_MAX {
         return Err(CodecError::Large(bytes.len()));
     }
     let body = bytes.get(4..).unwrap_or_default();
-    read_body(body).map_err(|error| CodecError::Body(error.to_string()))?.ok_or(CodecError::Trailing)
+    read_body(body)
+        .map_err(|error| CodecError::Body(error.to_string()))?
+        .ok_or(CodecError::Trailing)
 }
 
 /// Decodes with an allowance that follows from the number of bytes: a length prefix is refused

@@ -19,10 +19,20 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::fmt::Debug;
 
-fn round_trip<T: Schema + Serialize + DeserializeOwned + PartialEq + Debug>(value: &T) -> Result<(), TestCaseError> {
+fn round_trip<T: Schema + Serialize + DeserializeOwned + PartialEq + Debug>(
+    value: &T,
+) -> Result<(), TestCaseError> {
     let bytes = encode(value).unwrap();
     prop_assert_eq!(&decode::<T>(&bytes).unwrap(), value);
-    prop_assert_eq!(&bytes[..4], &[MAGIC, ENCODING, T::SCHEMA.to_le_bytes()[0], T::SCHEMA.to_le_bytes()[1]]);
+    prop_assert_eq!(
+        &bytes[..4],
+        &[
+            MAGIC,
+            ENCODING,
+            T::SCHEMA.to_le_bytes()[0],
+            T::SCHEMA.to_le_bytes()[1]
+        ]
+    );
     let longer = [&bytes[..], b"\0"].concat();
     prop_assert!(matches!(decode::<T>(&longer), Err(CodecError::Trailing)));
     for cut in 0..bytes.len() {
@@ -72,14 +82,33 @@ wire_types! {
 
 #[test]
 fn goldens_still_decode() {
-    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/binary.hex")).unwrap();
+    let text = std::fs::read_to_string(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/golden/binary.hex"
+    ))
+    .unwrap();
     let bytes = |name: &str| -> Vec<u8> {
-        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).unwrap();
-        (0..line.len()).step_by(2).map(|at| u8::from_str_radix(&line[at..at + 2], 16).unwrap()).collect()
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
+            .unwrap();
+        (0..line.len())
+            .step_by(2)
+            .map(|at| u8::from_str_radix(&line[at..at + 2], 16).unwrap())
+            .collect()
     };
-    assert_eq!(decode::<Control>(&bytes("control")).unwrap(), sample(&any::control()));
-    assert_eq!(decode::<AskFrame>(&bytes("ask_frame")).unwrap(), sample(&any::ask_frame()));
-    assert_eq!(decode::<AnswerFrame>(&bytes("answer_frame")).unwrap(), sample(&any::answer_frame()));
+    assert_eq!(
+        decode::<Control>(&bytes("control")).unwrap(),
+        sample(&any::control())
+    );
+    assert_eq!(
+        decode::<AskFrame>(&bytes("ask_frame")).unwrap(),
+        sample(&any::ask_frame())
+    );
+    assert_eq!(
+        decode::<AnswerFrame>(&bytes("answer_frame")).unwrap(),
+        sample(&any::answer_frame())
+    );
 }
 
 #[test]
@@ -91,13 +120,29 @@ fn headers_are_checked() {
         decode::<Control>(&bytes).unwrap_err().code()
     };
     let cases = [
-        ("empty", decode::<Control>(&[]).unwrap_err().code(), "codec_short"),
-        ("three bytes", decode::<Control>(&good[..3]).unwrap_err().code(), "codec_short"),
+        (
+            "empty",
+            decode::<Control>(&[]).unwrap_err().code(),
+            "codec_short",
+        ),
+        (
+            "three bytes",
+            decode::<Control>(&good[..3]).unwrap_err().code(),
+            "codec_short",
+        ),
         ("stranger", with(0, b'{'), "codec_magic"),
         ("later encoding", with(1, 2), "codec_encoding"),
-        ("another type", decode::<AskFrame>(&good).unwrap_err().code(), "codec_schema"),
+        (
+            "another type",
+            decode::<AskFrame>(&good).unwrap_err().code(),
+            "codec_schema",
+        ),
         ("unknown variant", with(4, 200), "codec_body"),
-        ("no body", decode::<Control>(&good[..4]).unwrap_err().code(), "codec_body"),
+        (
+            "no body",
+            decode::<Control>(&good[..4]).unwrap_err().code(),
+            "codec_body",
+        ),
     ];
     for (name, got, want) in cases {
         assert_eq!(got, want, "{name}");
@@ -137,7 +182,12 @@ fn a_length_is_no_reason_to_allocate() {
     let events = [header(100), vec![2, 0], huge.clone()].concat();
     let pool = [header(10), huge.clone()].concat();
     let arrays = [header(10), vec![0, 0, 0, 0], huge].concat();
-    for (name, bytes) in [("text", hello), ("list of events", events), ("text in a value", pool), ("bytes", arrays)] {
+    for (name, bytes) in [
+        ("text", hello),
+        ("list of events", events),
+        ("text in a value", pool),
+        ("bytes", arrays),
+    ] {
         LARGEST.with(|largest| largest.set(0));
         let failed = match u16::from_le_bytes([bytes[2], bytes[3]]) {
             100 => decode::<Control>(&bytes).is_err(),
@@ -145,7 +195,10 @@ fn a_length_is_no_reason_to_allocate() {
         };
         let largest = LARGEST.with(Cell::get);
         // serde reserves at most 1 MiB for a list that announces more.
-        assert!(failed && largest <= 1 << 20, "{name}: {largest} bytes at once");
+        assert!(
+            failed && largest <= 1 << 20,
+            "{name}: {largest} bytes at once"
+        );
     }
 }
 
@@ -153,16 +206,31 @@ fn a_length_is_no_reason_to_allocate() {
 fn nesting_of_peers_is_refused() {
     let too_deep = (0..40).fold(Filter::All(vec![]), |inner, _| Filter::Not(Box::new(inner)));
     let bytes = encode_as(900, &too_deep).unwrap();
-    assert_eq!(decode_as::<Filter>(900, &bytes).unwrap_err().code(), "codec_body");
+    assert_eq!(
+        decode_as::<Filter>(900, &bytes).unwrap_err().code(),
+        "codec_body"
+    );
     // 100,000 `not`s: the decoder must not follow them down.
     let count = [&[252u8][..], &100_000u32.to_le_bytes()].concat();
     let bytes = [vec![MAGIC, ENCODING, 132, 3], count, vec![2; 100_000]].concat();
-    assert_eq!(decode_as::<Filter>(900, &bytes).unwrap_err().code(), "codec_body");
-    let wide = Filter::All(vec![Filter::Field { field: "x".into(), test: Test::Exists(true) }; 33]);
+    assert_eq!(
+        decode_as::<Filter>(900, &bytes).unwrap_err().code(),
+        "codec_body"
+    );
+    let wide = Filter::All(vec![
+        Filter::Field {
+            field: "x".into(),
+            test: Test::Exists(true)
+        };
+        33
+    ]);
     assert!(decode_as::<Filter>(900, &encode_as(900, &wide).unwrap()).is_err());
     // A list in a list in a list ...
     let bytes = [vec![MAGIC, ENCODING, 132, 3], [5u8, 1].repeat(100_000)].concat();
-    assert_eq!(decode_as::<Value>(900, &bytes).unwrap_err().code(), "codec_body");
+    assert_eq!(
+        decode_as::<Value>(900, &bytes).unwrap_err().code(),
+        "codec_body"
+    );
 }
 
 proptest! {

@@ -1,10 +1,14 @@
-//! What the public JSON takes and refuses.
+//! Which questions the public JSON takes and refuses.
 
+#[path = "common/refused.rs"]
+mod refused;
+
+use refused::seen;
 use skerry_types::{Count, Country, Filter, ItemId, Route, Rung, TenantId, Test, Value};
 use skerry_wire::json::{
-    BODY_BYTES_MAX, ERRORS_MAX, ParsedAsk, Problem, RouteMatch, match_route, parse_attributes, parse_events,
-    parse_item, parse_item_patch, parse_items, parse_popular_get, parse_rank, parse_recommend, parse_recommend_get,
-    parse_similar, percent_decode,
+    BODY_BYTES_MAX, ERRORS_MAX, ParsedAsk, Problem, RouteMatch, match_route, parse_events,
+    parse_popular_get, parse_rank, parse_recommend, parse_recommend_get, parse_similar,
+    percent_decode,
 };
 
 const NOW: u64 = 1_795_176_000_000;
@@ -21,13 +25,6 @@ fn ids(list: &[&str]) -> Vec<ItemId> {
     list.iter().map(|id| ItemId::new(id).unwrap()).collect()
 }
 
-/// Status, code, and pointer and code of each mistake.
-fn seen<T: std::fmt::Debug>(result: Result<T, Problem>) -> (u16, String, Vec<String>) {
-    let problem = result.expect_err("must be refused");
-    let errors = problem.errors.iter().map(|e| format!("{} {}", e.pointer, e.code)).collect();
-    (problem.status, problem.code.to_owned(), errors)
-}
-
 #[test]
 fn the_contract_example_is_understood() {
     let parsed = recommend(include_str!("golden/recommend.request.json")).unwrap();
@@ -35,23 +32,49 @@ fn the_contract_example_is_understood() {
     assert_eq!(ask.route, Route::Recommend);
     assert_eq!(ask.user.as_ref().map(|id| id.as_str()), Some("u1"));
     assert_eq!(ask.session.as_ref().map(|id| id.as_str()), Some("s1"));
-    assert_eq!((ask.surface.as_str(), ask.n.get(), ask.budget_ms), ("home", 10, 80));
+    assert_eq!(
+        (ask.surface.as_str(), ask.n.get(), ask.budget_ms),
+        ("home", 10, 80)
+    );
     assert_eq!(ask.context.device.as_deref(), Some("tv"));
     assert_eq!(ask.context.country, Country::parse("DE"));
-    assert_eq!((ask.context.locale.as_deref(), ask.context.tz.as_deref()), (Some("de-DE"), Some("Europe/Berlin")));
+    assert_eq!(
+        (ask.context.locale.as_deref(), ask.context.tz.as_deref()),
+        (Some("de-DE"), Some("Europe/Berlin"))
+    );
     assert_eq!(ask.exclude, ids(&["318"]));
     assert_eq!(ask.fields, ["title".into(), "year".into()]);
-    assert_eq!((ask.lowest_rung, ask.explain, parsed.next), (Some(Rung::Cached), true, None));
-    let genre = Filter::Field { field: "genre".into(), test: Test::In(vec![Value::text("Drama")]) };
-    let year = Filter::Field { field: "year".into(), test: Test::Gte(Value::Int(1990)) };
+    assert_eq!(
+        (ask.lowest_rung, ask.explain, parsed.next),
+        (Some(Rung::Cached), true, None)
+    );
+    let genre = Filter::Field {
+        field: "genre".into(),
+        test: Test::In(vec![Value::text("Drama")]),
+    };
+    let year = Filter::Field {
+        field: "year".into(),
+        test: Test::Gte(Value::Int(1990)),
+    };
     assert_eq!(ask.filter, Some(Filter::All(vec![genre, year])));
 }
 
 #[test]
 fn defaults_of_an_empty_question() {
     let ask = recommend("{}").unwrap().ask;
-    assert_eq!((ask.user, ask.session, ask.n, ask.budget_ms), (None, None, Count::default(), 150));
-    assert_eq!((ask.surface.as_str(), ask.filter, ask.lowest_rung, ask.explain), ("home", None, None, false));
+    assert_eq!(
+        (ask.user, ask.session, ask.n, ask.budget_ms),
+        (None, None, Count::default(), 150)
+    );
+    assert_eq!(
+        (
+            ask.surface.as_str(),
+            ask.filter,
+            ask.lowest_rung,
+            ask.explain
+        ),
+        ("home", None, None, false)
+    );
 }
 
 #[test]
@@ -65,29 +88,74 @@ fn get_mirrors_post() {
     assert_eq!(Ok(from_get), from_post);
     assert_eq!(get("u1", "").unwrap().ask.n, Count::default());
     assert_eq!(get("u1", "next=abc").unwrap().next.as_deref(), Some("abc"));
-    assert_eq!(get("a+b", "exclude=a+b").map(|p| (p.ask.user.unwrap().to_string(), p.ask.exclude)), Ok(("a+b".into(), ids(&["a b"]))));
+    assert_eq!(
+        get("a+b", "exclude=a+b").map(|p| (p.ask.user.unwrap().to_string(), p.ask.exclude)),
+        Ok(("a+b".into(), ids(&["a b"])))
+    );
 }
 
 #[test]
 fn other_routes() {
     let tenant = TenantId::default();
     let seeds = |body: &str| parse_similar(body.as_bytes(), &tenant).map(|parsed| parsed.ask.route);
-    assert_eq!(seeds(r#"{"item":"318"}"#), Ok(Route::Similar { seeds: ids(&["318"]) }));
-    assert_eq!(seeds(r#"{"items":["1","2"],"n":5}"#), Ok(Route::Similar { seeds: ids(&["1", "2"]) }));
+    assert_eq!(
+        seeds(r#"{"item":"318"}"#),
+        Ok(Route::Similar {
+            seeds: ids(&["318"])
+        })
+    );
+    assert_eq!(
+        seeds(r#"{"items":["1","2"],"n":5}"#),
+        Ok(Route::Similar {
+            seeds: ids(&["1", "2"])
+        })
+    );
     let rank = parse_rank(br#"{"user":{"id":"u1"},"items":["3","1"]}"#, &tenant).unwrap();
-    assert_eq!(rank.ask.route, Route::Rank { items: ids(&["3", "1"]) });
+    assert_eq!(
+        rank.ask.route,
+        Route::Rank {
+            items: ids(&["3", "1"])
+        }
+    );
     let popular = parse_popular_get("surface=kids&n=7", &tenant).unwrap();
-    assert_eq!((popular.ask.route, popular.ask.surface.as_str(), popular.ask.n.get()), (Route::Popular, "kids", 7));
+    assert_eq!(
+        (
+            popular.ask.route,
+            popular.ask.surface.as_str(),
+            popular.ask.n.get()
+        ),
+        (Route::Popular, "kids", 7)
+    );
 
     let many = |n: usize| format!("{{\"items\":[{}]}}", vec!["\"x\""; n].join(","));
     let cases = [
         ("no seed", seen(seeds("{}")), "/item missing_field"),
-        ("two kinds of seeds", seen(seeds(r#"{"item":"1","items":["2"]}"#)), "/items conflicting_fields"),
-        ("no seeds", seen(seeds(r#"{"items":[]}"#)), "/items out_of_range"),
+        (
+            "two kinds of seeds",
+            seen(seeds(r#"{"item":"1","items":["2"]}"#)),
+            "/items conflicting_fields",
+        ),
+        (
+            "no seeds",
+            seen(seeds(r#"{"items":[]}"#)),
+            "/items out_of_range",
+        ),
         ("11 seeds", seen(seeds(&many(11))), "/items too_many"),
-        ("501 items", seen(parse_rank(many(501).as_bytes(), &tenant)), "/items too_many"),
-        ("n when ranking", seen(parse_rank(br#"{"items":["1"],"n":3}"#, &tenant)), "/n unknown_field"),
-        ("popular with a filter", seen(parse_popular_get("filter=x", &tenant)), "?filter unknown_parameter"),
+        (
+            "501 items",
+            seen(parse_rank(many(501).as_bytes(), &tenant)),
+            "/items too_many",
+        ),
+        (
+            "n when ranking",
+            seen(parse_rank(br#"{"items":["1"],"n":3}"#, &tenant)),
+            "/n unknown_field",
+        ),
+        (
+            "popular with a filter",
+            seen(parse_popular_get("filter=x", &tenant)),
+            "?filter unknown_parameter",
+        ),
     ];
     for (name, (status, _, errors), want) in cases {
         assert_eq!((status, errors), (400, vec![want.to_owned()]), "{name}");
@@ -112,7 +180,10 @@ fn wrong_fields_are_named() {
         (r#"{"a/b~c":1}"#, "/a~1b~0c unknown_field"),
         (r#"{"user":"u1"}"#, "/user wrong_type"),
         (r#"{"user":{"id":""}}"#, "/user/id id_empty"),
-        (r#"{"user":{"id":"a\u0000"}}"#, "/user/id id_control_character"),
+        (
+            r#"{"user":{"id":"a\u0000"}}"#,
+            "/user/id id_control_character",
+        ),
         (r#"{"user":{"id":7}}"#, "/user/id wrong_type"),
         (r#"{"user":{"name":"x"}}"#, "/user/name unknown_field"),
         (r#"{"surface":"Home"}"#, "/surface surface_invalid"),
@@ -122,24 +193,46 @@ fn wrong_fields_are_named() {
         (r#"{"explain":"yes"}"#, "/explain wrong_type"),
         (r#"{"exclude":["a",""]}"#, "/exclude/1 id_empty"),
         (r#"{"fields":[""]}"#, "/fields/0 text_invalid"),
-        (r#"{"context":{"country":"DEU"}}"#, "/context/country country_invalid"),
+        (
+            r#"{"context":{"country":"DEU"}}"#,
+            "/context/country country_invalid",
+        ),
         (r#"{"context":{"tz":5}}"#, "/context/tz wrong_type"),
-        (r#"{"context":{"x":"1","x":"2"}}"#, "/context/x duplicate_field"),
+        (
+            r#"{"context":{"x":"1","x":"2"}}"#,
+            "/context/x duplicate_field",
+        ),
         (r#"{"next":""}"#, "/next next_invalid"),
         (r#"{"filter":[]}"#, "/filter wrong_type"),
         (r#"{"filter":{"year":1999}}"#, "/filter/year wrong_type"),
         (r#"{"filter":{"year":{}}}"#, "/filter/year missing_field"),
-        (r#"{"filter":{"year":{"greater":1}}}"#, "/filter/year/greater unknown_field"),
-        (r#"{"filter":{"year":{"gt":true}}}"#, "/filter/year/gt wrong_type"),
-        (r#"{"filter":{"year":{"eq":[1]}}}"#, "/filter/year/eq wrong_type"),
-        (r#"{"filter":{"year":{"gt":1,"gt":2}}}"#, "/filter/year/gt duplicate_field"),
+        (
+            r#"{"filter":{"year":{"greater":1}}}"#,
+            "/filter/year/greater unknown_field",
+        ),
+        (
+            r#"{"filter":{"year":{"gt":true}}}"#,
+            "/filter/year/gt wrong_type",
+        ),
+        (
+            r#"{"filter":{"year":{"eq":[1]}}}"#,
+            "/filter/year/eq wrong_type",
+        ),
+        (
+            r#"{"filter":{"year":{"gt":1,"gt":2}}}"#,
+            "/filter/year/gt duplicate_field",
+        ),
         (r#"{"filter":{"or":[]}}"#, "/filter/or out_of_range"),
         (r#"{"filter":{"not":{}}}"#, "/filter/not missing_field"),
         ("[]", " wrong_type"),
         ("7", " wrong_type"),
     ];
     for (body, want) in cases {
-        assert_eq!(seen(recommend(body)), (400, "invalid_request".into(), vec![want.into()]), "{body}");
+        assert_eq!(
+            seen(recommend(body)),
+            (400, "invalid_request".into(), vec![want.into()]),
+            "{body}"
+        );
     }
     for (query, want) in [
         ("n=0", "?n out_of_range"),
@@ -157,7 +250,11 @@ fn wrong_fields_are_named() {
         ("lowest_rung=top", "?lowest_rung rung_unknown"),
         ("exclude=a,,b", "?exclude id_empty"),
     ] {
-        assert_eq!(seen(get("u1", query)), (400, "invalid_request".into(), vec![want.into()]), "{query}");
+        assert_eq!(
+            seen(get("u1", query)),
+            (400, "invalid_request".into(), vec![want.into()]),
+            "{query}"
+        );
     }
     for (user, want) in [
         ("", "{user_id} id_empty"),
@@ -178,24 +275,49 @@ fn unknown_names_come_with_the_nearest_known_one() {
         detail(recommend(r#"{"surfce":"home"}"#)),
         r#"unknown field "surfce"; the nearest known one is "surface""#
     );
-    assert_eq!(detail(get("u", "feilds=x")), r#"unknown parameter "feilds"; the nearest known one is "fields""#);
-    assert_eq!(detail(recommend(r#"{"lowest_rung":"chached"}"#)), r#"unknown rung "chached"; the nearest known one is "cached""#);
+    assert_eq!(
+        detail(get("u", "feilds=x")),
+        r#"unknown parameter "feilds"; the nearest known one is "fields""#
+    );
+    assert_eq!(
+        detail(recommend(r#"{"lowest_rung":"chached"}"#)),
+        r#"unknown rung "chached"; the nearest known one is "cached""#
+    );
 }
 
 #[test]
 fn several_mistakes_are_reported_at_once_and_bounded() {
-    let (_, _, errors) = seen(recommend(r#"{"n":0,"surface":"X","user":{"id":""},"explain":1}"#));
+    let (_, _, errors) = seen(recommend(
+        r#"{"n":0,"surface":"X","user":{"id":""},"explain":1}"#,
+    ));
     assert_eq!(errors.len(), 4);
-    let body = format!("{{{}}}", (0..500).map(|i| format!("\"k{i}\":1")).collect::<Vec<_>>().join(","));
+    let body = format!(
+        "{{{}}}",
+        (0..500)
+            .map(|i| format!("\"k{i}\":1"))
+            .collect::<Vec<_>>()
+            .join(",")
+    );
     assert_eq!(seen(recommend(&body)).2.len(), ERRORS_MAX);
-    assert_eq!(seen(parse_events(format!("[{}]", vec!["1"; 500].join(",")).as_bytes(), NOW)).2.len(), ERRORS_MAX);
+    assert_eq!(
+        seen(parse_events(
+            format!("[{}]", vec!["1"; 500].join(",")).as_bytes(),
+            NOW
+        ))
+        .2
+        .len(),
+        ERRORS_MAX
+    );
 }
 
 #[test]
 fn bodies_that_are_no_questions() {
     let brackets = "[".repeat(100_000);
     let deep = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
-    let (too_large, many) = (vec![b' '; BODY_BYTES_MAX + 1], format!("[{}1]", "1,".repeat(200_000)));
+    let (too_large, many) = (
+        vec![b' '; BODY_BYTES_MAX + 1],
+        format!("[{}1]", "1,".repeat(200_000)),
+    );
     let cases: [(&str, &[u8], u16, &str); 14] = [
         ("empty", b"", 400, "invalid_json"),
         ("blank", b" \n", 400, "invalid_json"),
@@ -203,13 +325,33 @@ fn bodies_that_are_no_questions() {
         ("trailing bytes", b"{} x", 400, "invalid_json"),
         ("two values", b"{}{}", 400, "invalid_json"),
         ("NaN", br#"{"n":NaN}"#, 400, "invalid_json"),
-        ("a number beyond floats", br#"{"n":1e999}"#, 400, "invalid_json"),
-        ("lone surrogate", br#"{"surface":"\ud800"}"#, 400, "invalid_json"),
+        (
+            "a number beyond floats",
+            br#"{"n":1e999}"#,
+            400,
+            "invalid_json",
+        ),
+        (
+            "lone surrogate",
+            br#"{"surface":"\ud800"}"#,
+            400,
+            "invalid_json",
+        ),
         ("not UTF-8", b"{\"surface\":\"\xff\"}", 400, "invalid_utf8"),
-        ("100,000 brackets", brackets.as_bytes(), 400, "json_too_deep"),
+        (
+            "100,000 brackets",
+            brackets.as_bytes(),
+            400,
+            "json_too_deep",
+        ),
         ("33 deep", &deep(33).into_bytes(), 400, "json_too_deep"),
         ("32 deep", &deep(32).into_bytes(), 400, "invalid_request"),
-        ("too many values", many.as_bytes(), 400, "json_too_many_values"),
+        (
+            "too many values",
+            many.as_bytes(),
+            400,
+            "json_too_many_values",
+        ),
         ("too large", &too_large, 413, "body_too_large"),
     ];
     for (name, body, status, code) in cases {
@@ -217,8 +359,16 @@ fn bodies_that_are_no_questions() {
         assert_eq!((got_status, got_code.as_str()), (status, code), "{name}");
     }
     // Brackets inside strings are text.
-    assert!(recommend(&format!("{{\"context\":{{\"x\":\"{}\\\"\"}}}}", "[".repeat(100))).is_ok());
-    let detail = parse_recommend(b"{\"surface\":\"\xff\"}", &TenantId::default()).unwrap_err().detail;
+    assert!(
+        recommend(&format!(
+            "{{\"context\":{{\"x\":\"{}\\\"\"}}}}",
+            "[".repeat(100)
+        ))
+        .is_ok()
+    );
+    let detail = parse_recommend(b"{\"surface\":\"\xff\"}", &TenantId::default())
+        .unwrap_err()
+        .detail;
     assert_eq!(detail, "the body is not UTF-8 at byte 12");
 }
 
@@ -230,105 +380,59 @@ fn filters_are_bounded() {
         recommend(&format!("{{\"filter\":{filter}}}"))
     };
     assert!(nested(8).is_ok());
-    assert_eq!(seen(nested(9)).2[0].split(' ').nth(1), Some("filter_too_deep"));
+    assert_eq!(
+        seen(nested(9)).2[0].split(' ').nth(1),
+        Some("filter_too_deep")
+    );
     assert_eq!(seen(nested(40)).1, "json_too_deep");
     let wide = |conditions: usize| {
-        let each: Vec<String> = (0..conditions).map(|i| format!("\"f{i}\":{{\"eq\":{i}}}")).collect();
+        let each: Vec<String> = (0..conditions)
+            .map(|i| format!("\"f{i}\":{{\"eq\":{i}}}"))
+            .collect();
         recommend(&format!("{{\"filter\":{{{}}}}}", each.join(",")))
     };
     assert!(wide(32).is_ok());
-    assert_eq!(seen(wide(33)).2[0].split(' ').nth(1), Some("filter_too_large"));
+    assert_eq!(
+        seen(wide(33)).2[0].split(' ').nth(1),
+        Some("filter_too_large")
+    );
     assert_eq!(recommend(r#"{"filter":{}}"#).unwrap().ask.filter, None);
-    let both = recommend(r#"{"filter":{"or":[{"a":{"gt":1,"lt":3}},{"b":{"exists":true}}]}}"#).unwrap();
-    let field = |name: &str, test| Filter::Field { field: name.into(), test };
-    let a = Filter::All(vec![field("a", Test::Gt(Value::Int(1))), field("a", Test::Lt(Value::Int(3)))]);
-    assert_eq!(both.ask.filter, Some(Filter::Any(vec![a, field("b", Test::Exists(true))])));
-}
-
-#[test]
-fn events_are_judged_one_by_one() {
-    let body = include_bytes!("golden/events.request.json");
-    let parsed = parse_events(body, NOW).unwrap();
-    assert_eq!(parsed.accepted.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [0, 1, 2]);
-    let rejected: Vec<_> = parsed.rejected.iter().map(|r| (r.index, r.pointer.as_str(), r.code)).collect();
-    assert_eq!(rejected, [(3, "/3/value", "missing_field"), (4, "/4/type", "missing_field")]);
-    let like = &parsed.accepted[0].1;
-    assert_eq!((like.kind.as_str(), like.at_ms, like.value), ("rating", Some(1_795_176_000_000), Some(4.5)));
-    assert_eq!(parsed.accepted[1].1.positions, [0, 1]);
-
-    let refused = [
-        ("[]", " out_of_range"),
-        (r#"{"type":"like","user":"u"}"#, "/item missing_field"),
-        (r#"{"type":"like","item":"i"}"#, "/user missing_field"),
-        (r#"{"type":"Like!","user":"u","item":"i"}"#, "/type event_type_invalid"),
-        (r#"{"type":"rating","user":"u","item":"i"}"#, "/value missing_field"),
-        (r#"{"type":"rating","user":"u","item":"i","value":"4"}"#, "/value wrong_type"),
-        (r#"{"type":"rating","user":"u","item":"i","value":1e300}"#, "/value out_of_range"),
-        (r#"{"type":"view","user":"u","item":"i","at":"yesterday"}"#, "/at time_invalid"),
-        (r#"{"type":"view","user":"u","item":"i","at":1700000000}"#, "/at wrong_type"),
-        (r#"{"type":"view","user":"u","item":"i","at":"2099-01-01T00:00:00Z"}"#, "/at time_ahead"),
-        (r#"{"type":"view","user":"u","item":"i","request_id":"x"}"#, "/request_id uuid_invalid"),
-        (r#"{"type":"impression","user":"u","positions":[0]}"#, "/item missing_field"),
-        (r#"{"type":"view","user":"u","item":"i","positions":[0]}"#, "/request_id missing_field"),
-        (r#"{"type":"view","user":"u","item":"i","positions":[-1]}"#, "/positions/0 out_of_range"),
-        (r#"{"type":"view","user":"u","item":"i","itm":"i"}"#, "/itm unknown_field"),
-        (r#"{"type":"view","user":"u","user":"v","item":"i"}"#, "/user duplicate_field"),
-    ];
-    for (body, want) in refused {
-        let (status, _, errors) = seen(parse_events(body.as_bytes(), NOW));
-        assert_eq!((status, errors.first().map(String::as_str)), (400, Some(want)), "{body}");
-    }
-    let many = |n: usize| format!("[{}]", vec![r#"{"type":"my.own","user":"u"}"#; n].join(","));
-    assert_eq!(parse_events(many(500).as_bytes(), NOW).unwrap().accepted.len(), 500);
-    assert_eq!(seen(parse_events(many(501).as_bytes(), NOW)).2, [" too_many"]);
-}
-
-#[test]
-fn items_and_attributes() {
-    let id = ItemId::new("318").unwrap();
-    let item = parse_item(&id, include_bytes!("golden/item.request.json")).unwrap();
-    assert_eq!(item.title(), "The Shawshank Redemption");
-    assert!(item.rights.available[0].countries.contains(&Country(*b"DE")));
-    assert_eq!((item.rights.hidden, item.rights.maturity), (false, Some(16)));
-    assert!(!item.attributes.contains_key("tagline"), "null is absent");
-
-    let mut patched = item.clone();
-    let patch = br#"{"attributes":{"year":null,"score":9.3},"hidden":true,"maturity":null}"#;
-    parse_item_patch(&id, patch).unwrap().apply(&mut patched);
-    assert_eq!((patched.rights.hidden, patched.rights.maturity), (true, None));
-    assert_eq!(patched.rights.available, item.rights.available);
-    assert!(!patched.attributes.contains_key("year"));
-    assert_eq!(patched.attributes.get("score"), Some(&Value::Float(9.3)));
-
-    let batch = parse_items(br#"[{"id":"1"},{"id":""},{"attributes":{}},7]"#).unwrap();
-    assert_eq!(batch.accepted.len(), 1);
-    let rejected: Vec<_> = batch.rejected.iter().map(|r| (r.pointer.as_str(), r.code)).collect();
-    assert_eq!(rejected, [("/1/id", "id_empty"), ("/2/id", "missing_field"), ("/3", "wrong_type")]);
-
-    let refused = [
-        (r#"{"id":"319"}"#, "/id conflicting_fields"),
-        (r#"{"attributes":{"x":{}}}"#, "/attributes/x wrong_type"),
-        (r#"{"attributes":{"x":[[1]]}}"#, "/attributes/x/0 wrong_type"),
-        (r#"{"attributes":{"x":1,"x":2}}"#, "/attributes/x duplicate_field"),
-        (r#"{"available":[{"from":"2026-01-02T00:00:00Z","until":"2026-01-01T00:00:00Z"}]}"#, "/available/0/until out_of_range"),
-        (r#"{"available":[{"countries":["Germany"]}]}"#, "/available/0/countries/0 country_invalid"),
-        (r#"{"maturity":200}"#, "/maturity out_of_range"),
-        (r#"{"title":"x"}"#, "/title unknown_field"),
-    ];
-    for (body, want) in refused {
-        assert_eq!(seen(parse_item(&id, body.as_bytes())).2, [want], "{body}");
-    }
-    assert_eq!(parse_attributes(br#"{"attributes":{"plan":"pro"}}"#).unwrap().len(), 1);
+    let both =
+        recommend(r#"{"filter":{"or":[{"a":{"gt":1,"lt":3}},{"b":{"exists":true}}]}}"#).unwrap();
+    let field = |name: &str, test| Filter::Field {
+        field: name.into(),
+        test,
+    };
+    let a = Filter::All(vec![
+        field("a", Test::Gt(Value::Int(1))),
+        field("a", Test::Lt(Value::Int(3))),
+    ]);
+    assert_eq!(
+        both.ask.filter,
+        Some(Filter::Any(vec![a, field("b", Test::Exists(true))]))
+    );
 }
 
 #[test]
 fn routes() {
     let cases = [
         ("POST", "/v1/recommend", RouteMatch::Recommend),
-        ("GET", "/v1/recommend/u%201", RouteMatch::RecommendGet { user: "u%201" }),
+        (
+            "GET",
+            "/v1/recommend/u%201",
+            RouteMatch::RecommendGet { user: "u%201" },
+        ),
         ("HEAD", "/v1/popular", RouteMatch::Popular),
-        ("GET", "/v1/recommend", RouteMatch::WrongMethod { allow: "POST" }),
-        ("DELETE", "/v1/recommend/u1", RouteMatch::WrongMethod { allow: "GET, HEAD" }),
+        (
+            "GET",
+            "/v1/recommend",
+            RouteMatch::WrongMethod { allow: "POST" },
+        ),
+        (
+            "DELETE",
+            "/v1/recommend/u1",
+            RouteMatch::WrongMethod { allow: "GET, HEAD" },
+        ),
         ("GET", "/v1/recommend/a/b", RouteMatch::NotFound),
         ("GET", "/v2/recommend", RouteMatch::NotFound),
         ("GET", "", RouteMatch::NotFound),
@@ -337,7 +441,9 @@ fn routes() {
         assert_eq!(match_route(method, path), want, "{method} {path}");
     }
     assert_eq!(match_route("GET", "/x").problem("/x").unwrap().status, 404);
-    let wrong = match_route("GET", "/v1/events").problem("/v1/events").unwrap();
+    let wrong = match_route("GET", "/v1/events")
+        .problem("/v1/events")
+        .unwrap();
     assert_eq!((wrong.status, wrong.allow), (405, Some("POST")));
 }
 

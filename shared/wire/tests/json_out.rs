@@ -6,12 +6,13 @@ use common::golden;
 use proptest::prelude::*;
 use serde_json::Value as Json;
 use skerry_types::{
-    Attributes, Candidate, Cause, Event, EventId, EventKind, Hlc, ItemId, ItemRef, Reason, ReasonKind, Rung, Source,
-    TenantId, Uid, UserId, Value, Warning, WarningCode,
+    Attributes, Candidate, Cause, Event, EventId, EventKind, Hlc, ItemId, ItemRef, Reason,
+    ReasonKind, Rung, Source, TenantId, Uid, UserId, Value, Warning, WarningCode,
 };
 use skerry_wire::json::{
-    AnswerView, ItemView, Problem, Served, Slots, event_to_json, format_time, item_to_json, parse_events, parse_item,
-    parse_time, render_accepted, render_answer, write_float, write_string,
+    AnswerView, ItemView, Problem, Served, Slots, event_to_json, format_time, item_to_json,
+    parse_events, parse_item, parse_time, render_accepted, render_answer, write_float,
+    write_string,
 };
 use std::sync::Arc;
 
@@ -26,9 +27,23 @@ fn candidate(id: &str, title: &str, score: f32, source: Source) -> Candidate {
         ("genre".into(), Value::List(vec![Value::text("Sci-Fi")])),
     ]
     .into();
-    let liked = ItemRef { id: ItemId::new("1748").unwrap(), title: Arc::from("Dark City") };
-    let reason = Reason { kind: ReasonKind::BecauseLiked, items: vec![liked], detail: None };
-    Candidate { id: ItemId::new(id).unwrap(), score, source, propensity: 0.08, reason, fields: Arc::new(fields) }
+    let liked = ItemRef {
+        id: ItemId::new("1748").unwrap(),
+        title: Arc::from("Dark City"),
+    };
+    let reason = Reason {
+        kind: ReasonKind::BecauseLiked,
+        items: vec![liked],
+        detail: None,
+    };
+    Candidate {
+        id: ItemId::new(id).unwrap(),
+        score,
+        source,
+        propensity: 0.08,
+        reason,
+        fields: Arc::new(fields),
+    }
 }
 
 fn served(cache: &str) -> Served<'_> {
@@ -58,9 +73,20 @@ fn answer_is_the_golden_one() {
         candidate("2571", "The \"Matrix\"\n", 0.91, Source::Vector),
         candidate("260", "Star Wars: Épisode IV", 0.5, Source::Explore),
     ];
-    let items: Vec<_> = candidates.iter().map(|c| ItemView::explained(c, "Because you liked Dark City", "template")).collect();
-    let fields = ["title".into(), "year".into(), "nothing".into(), "title".into()];
-    let warnings = [Warning { code: WarningCode::Underfilled, detail: "2 of 10".into() }];
+    let items: Vec<_> = candidates
+        .iter()
+        .map(|c| ItemView::explained(c, "Because you liked Dark City", "template"))
+        .collect();
+    let fields = [
+        "title".into(),
+        "year".into(),
+        "nothing".into(),
+        "title".into(),
+    ];
+    let warnings = [Warning {
+        code: WarningCode::Underfilled,
+        detail: "2 of 10".into(),
+    }];
     let view = AnswerView {
         request_id: REQUEST,
         items: &items,
@@ -74,8 +100,14 @@ fn answer_is_the_golden_one() {
     golden("recommend.response.json", &body);
     let json: Json = serde_json::from_slice(&body).unwrap();
     assert_eq!(json["items"][0]["rank"], 11);
-    assert_eq!(json["items"][0]["fields"], serde_json::json!({"title": "The \"Matrix\"\n", "year": 1999}));
-    assert_eq!(json["items"][0]["reason"]["items"], serde_json::json!(["1748"]));
+    assert_eq!(
+        json["items"][0]["fields"],
+        serde_json::json!({"title": "The \"Matrix\"\n", "year": 1999})
+    );
+    assert_eq!(
+        json["items"][0]["reason"]["items"],
+        serde_json::json!(["1748"])
+    );
     assert_eq!(json["served"]["as_of"], "2026-11-20T12:00:00Z");
 }
 
@@ -83,11 +115,26 @@ fn answer_is_the_golden_one() {
 fn answer_says_only_what_was_asked_for() {
     let candidates = [candidate("2571", "The Matrix", f32::NAN, Source::Popular)];
     let items: Vec<_> = candidates.iter().map(ItemView::of).collect();
-    let served = Served { cause: None, ..served("hit") };
-    let view =
-        AnswerView { request_id: REQUEST, items: &items, shown: 0, fields: &[], served, next: None, warnings: &[] };
+    let served = Served {
+        cause: None,
+        ..served("hit")
+    };
+    let view = AnswerView {
+        request_id: REQUEST,
+        items: &items,
+        shown: 0,
+        fields: &[],
+        served,
+        next: None,
+        warnings: &[],
+    };
     let json: Json = serde_json::from_slice(&render(&view).0).unwrap();
-    let keys: Vec<_> = json["items"][0].as_object().unwrap().keys().cloned().collect();
+    let keys: Vec<_> = json["items"][0]
+        .as_object()
+        .unwrap()
+        .keys()
+        .cloned()
+        .collect();
     assert_eq!(keys, ["id", "propensity", "rank", "score", "source"]);
     assert_eq!(json["items"][0]["score"], 0, "what is not a number is 0");
     assert!(json["served"]["cause"].is_null() && json["next"].is_null());
@@ -108,7 +155,10 @@ fn problem_is_the_golden_one() {
     assert_eq!(json["detail"], "a \"quote\"\\ and \u{1} more\u{7f}\u{2028}");
     assert!(json.get("errors").is_none());
     let busy = Problem::unavailable("below_lowest_rung", "nothing better than popular", 2);
-    assert_eq!((busy.status, busy.retry_after_s, busy.title), (503, Some(2), "No answer on an acceptable rung"));
+    assert_eq!(
+        (busy.status, busy.retry_after_s, busy.title),
+        (503, Some(2), "No answer on an acceptable rung")
+    );
 }
 
 #[test]

@@ -2,7 +2,10 @@ use super::*;
 use proptest::prelude::*;
 
 fn field(name: &str, test: Test) -> Filter {
-    Filter::Field { field: name.into(), test }
+    Filter::Field {
+        field: name.into(),
+        test,
+    }
 }
 
 fn matrix() -> Attributes {
@@ -25,29 +28,89 @@ fn conditions() {
     let text = Value::text;
     let cases = [
         ("equal", "year", Test::Eq(Value::Int(1999)), true),
-        ("whole and not whole", "year", Test::Eq(Value::Float(1999.0)), true),
+        (
+            "whole and not whole",
+            "year",
+            Test::Eq(Value::Float(1999.0)),
+            true,
+        ),
         ("kinds differ", "year", Test::Eq(text("1999")), false),
         ("boolean", "adult", Test::Eq(Value::Bool(false)), true),
-        ("boolean is no number", "adult", Test::Eq(Value::Int(0)), false),
+        (
+            "boolean is no number",
+            "adult",
+            Test::Eq(Value::Int(0)),
+            false,
+        ),
         ("any element equal", "genre", Test::Eq(text("Sci-Fi")), true),
-        ("any element in", "genre", Test::In(vec![text("Drama"), text("Action")]), true),
-        ("no element in", "genre", Test::In(vec![text("Drama")]), false),
+        (
+            "any element in",
+            "genre",
+            Test::In(vec![text("Drama"), text("Action")]),
+            true,
+        ),
+        (
+            "no element in",
+            "genre",
+            Test::In(vec![text("Drama")]),
+            false,
+        ),
         ("in nothing", "genre", Test::In(vec![]), false),
-        ("any element not in", "genre", Test::NotIn(vec![text("Action")]), true),
-        ("every element is in", "genre", Test::NotIn(vec![text("Action"), text("Sci-Fi")]), false),
+        (
+            "any element not in",
+            "genre",
+            Test::NotIn(vec![text("Action")]),
+            true,
+        ),
+        (
+            "every element is in",
+            "genre",
+            Test::NotIn(vec![text("Action"), text("Sci-Fi")]),
+            false,
+        ),
         ("not in nothing", "year", Test::NotIn(vec![]), true),
-        ("an empty list has no element", "none", Test::NotIn(vec![]), false),
+        (
+            "an empty list has no element",
+            "none",
+            Test::NotIn(vec![]),
+            false,
+        ),
         ("greater", "year", Test::Gt(Value::Int(1999)), false),
-        ("greater or equal", "year", Test::Gte(Value::Int(1999)), true),
-        ("less than a fraction", "score", Test::Lt(Value::Float(8.6)), true),
-        ("fraction against whole", "score", Test::Lte(Value::Int(8)), false),
+        (
+            "greater or equal",
+            "year",
+            Test::Gte(Value::Int(1999)),
+            true,
+        ),
+        (
+            "less than a fraction",
+            "score",
+            Test::Lt(Value::Float(8.6)),
+            true,
+        ),
+        (
+            "fraction against whole",
+            "score",
+            Test::Lte(Value::Int(8)),
+            false,
+        ),
         ("strings by bytes", "title", Test::Gt(text("THE")), true),
         ("number against string", "year", Test::Gt(text("1")), false),
-        ("no order with NaN", "score", Test::Gte(Value::Float(f64::NAN)), false),
+        (
+            "no order with NaN",
+            "score",
+            Test::Gte(Value::Float(f64::NAN)),
+            false,
+        ),
         ("missing, equal", "nope", Test::Eq(Value::Null), false),
         ("missing, not in", "nope", Test::NotIn(vec![]), false),
         ("missing, less", "nope", Test::Lt(Value::Int(9)), false),
-        ("null counts as missing", "gone", Test::Eq(Value::Null), false),
+        (
+            "null counts as missing",
+            "gone",
+            Test::Eq(Value::Null),
+            false,
+        ),
         ("exists", "year", Test::Exists(true), true),
         ("an empty list exists", "none", Test::Exists(true), true),
         ("does not exist", "year", Test::Exists(false), false),
@@ -80,11 +143,16 @@ fn groups() {
 #[test]
 fn too_deep_a_tree_passes_nothing() {
     let nested = |levels: usize| {
-        (0..levels).fold(field("year", Test::Exists(true)), |filter, _| Filter::All(vec![filter]))
+        (0..levels).fold(field("year", Test::Exists(true)), |filter, _| {
+            Filter::All(vec![filter])
+        })
     };
     assert!(matches(&nested(TREE_DEPTH_MAX), &matrix()));
     assert!(!matches(&nested(TREE_DEPTH_MAX + 1), &matrix()));
-    assert!(!matches(&Filter::Not(Box::new(nested(TREE_DEPTH_MAX))), &matrix()));
+    assert!(!matches(
+        &Filter::Not(Box::new(nested(TREE_DEPTH_MAX))),
+        &matrix()
+    ));
 }
 
 // A second opinion, written from the contract rather than from the code above: every value is
@@ -120,8 +188,12 @@ fn oracle(filter: &Filter, item: &Attributes) -> bool {
             found.unwrap_or_default().iter().any(|have| {
                 let same = |want: &Value| plain(want) == *have;
                 let sorts = |want: &Value| have.0 == plain(want).0 && matches!(have.0, 2 | 3);
-                let less = |want: &Value| sorts(want) && (have.1 < plain(want).1 || have.2 < plain(want).2);
-                let more = |want: &Value| sorts(want) && (have.1 > plain(want).1 || have.2 > plain(want).2);
+                let less = |want: &Value| {
+                    sorts(want) && (have.1 < plain(want).1 || have.2 < plain(want).2)
+                };
+                let more = |want: &Value| {
+                    sorts(want) && (have.1 > plain(want).1 || have.2 > plain(want).2)
+                };
                 match test {
                     Test::Eq(want) => same(want),
                     Test::In(list) => list.iter().any(same),

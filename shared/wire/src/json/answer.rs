@@ -3,7 +3,7 @@
 //! is JSON whitespace outside the values.
 
 use super::attributes::time_to_json;
-use super::write::{comma, key, write_float, write_integer, write_string, write_value};
+use super::write::{comma, key, write_float, write_integer, write_name, write_string, write_value};
 use skerry_types::{
     Attributes, Candidate, Cause, ItemId, ItemRef, Millis, ReasonKind, Rung, Source, Uid, Warning,
 };
@@ -57,8 +57,16 @@ impl<'a> ItemView<'a> {
     /// A candidate with its reason in words.
     #[must_use]
     pub fn explained(candidate: &'a Candidate, text: &'a str, by: &'a str) -> Self {
-        let reason = ReasonView { text, kind: candidate.reason.kind, items: &candidate.reason.items, by };
-        Self { reason: Some(reason), ..Self::of(candidate) }
+        let reason = ReasonView {
+            text,
+            kind: candidate.reason.kind,
+            items: &candidate.reason.items,
+            by,
+        };
+        Self {
+            reason: Some(reason),
+            ..Self::of(candidate)
+        }
     }
 }
 
@@ -106,13 +114,26 @@ impl Slots {
 
     #[must_use]
     pub fn from_slice(slots: &[u32]) -> Option<Self> {
-        let [request_id, age_ms, cache, took_ms] = *slots else { return None };
-        Some(Self { request_id, age_ms, cache, took_ms })
+        let [request_id, age_ms, cache, took_ms] = *slots else {
+            return None;
+        };
+        Some(Self {
+            request_id,
+            age_ms,
+            cache,
+            took_ms,
+        })
     }
 
     /// What makes a kept body this request's answer.
     #[must_use]
-    pub fn patches(self, request_id: Uid, age_ms: u64, cache: &str, took_ms: u64) -> [(u32, Vec<u8>); 4] {
+    pub fn patches(
+        self,
+        request_id: Uid,
+        age_ms: u64,
+        cache: &str,
+        took_ms: u64,
+    ) -> [(u32, Vec<u8>); 4] {
         [
             (self.request_id, request_id.text().to_vec()),
             (self.age_ms, ms_patch(age_ms).to_vec()),
@@ -144,7 +165,9 @@ pub fn cache_patch(state: &str) -> [u8; CACHE_WIDTH] {
     let fits = state.len() + 2 <= CACHE_WIDTH && state.bytes().all(|b| b.is_ascii_lowercase());
     let state = if fits { state } else { "bypass" };
     let mut out = [b' '; CACHE_WIDTH];
-    let quoted = std::iter::once(b'"').chain(state.bytes()).chain(std::iter::once(b'"'));
+    let quoted = std::iter::once(b'"')
+        .chain(state.bytes())
+        .chain(std::iter::once(b'"'));
     for (slot, byte) in out.iter_mut().zip(quoted) {
         *slot = byte;
     }
@@ -157,65 +180,81 @@ pub fn render_answer(view: &AnswerView<'_>, out: &mut Vec<u8>) -> Slots {
     let start = out.len();
     let here = |out: &Vec<u8>| u32::try_from(out.len() - start).unwrap_or(u32::MAX);
     out.push(b'{');
-    key(out, "request_id");
+    key!(out, "request_id");
     let request_id = here(out) + 1;
     uid(out, view.request_id);
-    key(out, "items");
+    key!(out, "items");
     out.push(b'[');
     for (at, item) in view.items.iter().enumerate() {
         comma(out);
-        write_item(out, item, u64::from(view.shown) + at as u64 + 1, view.fields);
+        write_item(
+            out,
+            item,
+            u64::from(view.shown) + at as u64 + 1,
+            view.fields,
+        );
     }
     out.push(b']');
 
     let served = &view.served;
-    key(out, "served");
+    key!(out, "served");
     out.push(b'{');
-    key(out, "rung");
-    write_string(out, served.rung.as_str());
-    key(out, "cause");
+    key!(out, "rung");
+    write_name(out, served.rung.as_str());
+    key!(out, "cause");
     match served.cause {
-        Some(cause) => write_string(out, cause.as_str()),
+        Some(cause) => write_name(out, cause.as_str()),
         None => out.extend_from_slice(b"null"),
     }
-    key(out, "as_of");
+    key!(out, "as_of");
     time_to_json(out, served.as_of_ms);
-    key(out, "age_ms");
+    key!(out, "age_ms");
     let age_ms = here(out);
     out.extend_from_slice(&ms_patch(served.age_ms));
-    key(out, "cache");
+    key!(out, "cache");
     let cache = here(out);
     out.extend_from_slice(&cache_patch(served.cache));
-    key(out, "decision_id");
+    key!(out, "decision_id");
     uid(out, served.decision_id);
-    for (name, text) in [("region", served.region), ("pop", served.pop), ("model", served.model)] {
-        key(out, name);
+    for (name, text) in [
+        ("region", served.region),
+        ("pop", served.pop),
+        ("model", served.model),
+    ] {
+        comma(out);
+        write_string(out, name);
+        out.push(b':');
         write_string(out, text);
     }
-    key(out, "took_ms");
+    key!(out, "took_ms");
     let took_ms = here(out);
     out.extend_from_slice(&ms_patch(served.took_ms));
     out.push(b'}');
 
     out.extend_from_slice(b",\"experiments\":[]");
-    key(out, "next");
+    key!(out, "next");
     match view.next {
         Some(token) => write_string(out, token),
         None => out.extend_from_slice(b"null"),
     }
-    key(out, "warnings");
+    key!(out, "warnings");
     out.push(b'[');
     for warning in view.warnings {
         comma(out);
         out.push(b'{');
-        key(out, "code");
-        write_string(out, warning.code.as_str());
-        key(out, "detail");
+        key!(out, "code");
+        write_name(out, warning.code.as_str());
+        key!(out, "detail");
         write_string(out, &warning.detail);
         out.push(b'}');
     }
     out.extend_from_slice(b"]}");
-    Slots { request_id, age_ms, cache, took_ms }
+    Slots {
+        request_id,
+        age_ms,
+        cache,
+        took_ms,
+    }
 }
 
 fn uid(out: &mut Vec<u8>, id: Uid) {
@@ -226,18 +265,18 @@ fn uid(out: &mut Vec<u8>, id: Uid) {
 
 fn write_item(out: &mut Vec<u8>, item: &ItemView<'_>, rank: u64, fields: &[Box<str>]) {
     out.push(b'{');
-    key(out, "id");
+    key!(out, "id");
     write_string(out, item.id.as_str());
-    key(out, "rank");
+    key!(out, "rank");
     write_integer(out, rank);
-    key(out, "score");
+    key!(out, "score");
     write_float(out, f64::from(item.score));
-    key(out, "source");
-    write_string(out, item.source.as_str());
-    key(out, "propensity");
+    key!(out, "source");
+    write_name(out, item.source.as_str());
+    key!(out, "propensity");
     write_float(out, f64::from(item.propensity));
     if !fields.is_empty() {
-        key(out, "fields");
+        key!(out, "fields");
         out.push(b'{');
         for (at, name) in fields.iter().enumerate() {
             // A name asked for twice is answered once.
@@ -254,20 +293,20 @@ fn write_item(out: &mut Vec<u8>, item: &ItemView<'_>, rank: u64, fields: &[Box<s
         out.push(b'}');
     }
     if let Some(reason) = &item.reason {
-        key(out, "reason");
+        key!(out, "reason");
         out.push(b'{');
-        key(out, "text");
+        key!(out, "text");
         write_string(out, reason.text);
-        key(out, "kind");
-        write_string(out, reason.kind.as_str());
-        key(out, "items");
+        key!(out, "kind");
+        write_name(out, reason.kind.as_str());
+        key!(out, "items");
         out.push(b'[');
         for liked in reason.items {
             comma(out);
             write_string(out, liked.id.as_str());
         }
         out.push(b']');
-        key(out, "by");
+        key!(out, "by");
         write_string(out, reason.by);
         out.push(b'}');
     }

@@ -9,8 +9,8 @@ use super::time::write_time;
 use super::tree::{Entry, Node, parse};
 use super::write::{comma, key, write_float, write_integer, write_string, write_value};
 use super::{
-    ATTRIBUTE_LIST_MAX, ATTRIBUTE_TEXT_BYTES_MAX, ATTRIBUTES_MAX, ITEMS_MAX, NAME_BYTES_MAX, Problem, Rejected,
-    WINDOWS_MAX, codes, parse_time,
+    ATTRIBUTE_LIST_MAX, ATTRIBUTE_TEXT_BYTES_MAX, ATTRIBUTES_MAX, ITEMS_MAX, NAME_BYTES_MAX,
+    Problem, Rejected, WINDOWS_MAX, codes, parse_time,
 };
 use skerry_types::{Attributes, Country, Event, Item, ItemId, Millis, Rights, Value, Window};
 use std::collections::BTreeMap;
@@ -96,7 +96,9 @@ pub fn parse_items(body: &[u8]) -> Result<ParsedItems, Problem> {
             Node::Object(entries) => match get(entries, "id") {
                 Some(id) => mistakes.id_node(id, &path.key("id"), ItemId::new),
                 None => {
-                    mistakes.note(&path.key("id"), codes::MISSING_FIELD, || "id is missing".to_owned());
+                    mistakes.note(&path.key("id"), codes::MISSING_FIELD, || {
+                        "id is missing".to_owned()
+                    });
                     None
                 }
             },
@@ -104,7 +106,9 @@ pub fn parse_items(body: &[u8]) -> Result<ParsedItems, Problem> {
         };
         match (id, mistakes.into_list().into_iter().next()) {
             (Some(id), None) => parsed.accepted.push((index, replaced(id, &patch))),
-            (_, first) => parsed.rejected.extend(first.map(|error| Rejected::of(index, error))),
+            (_, first) => parsed
+                .rejected
+                .extend(first.map(|error| Rejected::of(index, error))),
         }
     }
     Ok(parsed)
@@ -133,23 +137,40 @@ pub fn parse_attributes_patch(body: &[u8]) -> Result<AttributesPatch, Problem> {
 }
 
 fn replaced(id: ItemId, patch: &ItemPatch) -> Item {
-    let mut item = Item { id, attributes: Attributes::new(), rights: Rights::default() };
+    let mut item = Item {
+        id,
+        attributes: Attributes::new(),
+        rights: Rights::default(),
+    };
     patch.apply(&mut item);
     item
 }
 
-fn item_patch(node: &Node<'_>, path: &Path<'_>, id: Option<&ItemId>, mistakes: &mut Mistakes) -> ItemPatch {
+fn item_patch(
+    node: &Node<'_>,
+    path: &Path<'_>,
+    id: Option<&ItemId>,
+    mistakes: &mut Mistakes,
+) -> ItemPatch {
     let mut patch = ItemPatch::default();
-    let Some(entries) = mistakes.object(node, path) else { return patch };
+    let Some(entries) = mistakes.object(node, path) else {
+        return patch;
+    };
     mistakes.known(entries, path, &RIGHTS);
     for (name, node) in entries {
         let path = path.key(name);
         match name.as_ref() {
             "id" => {
                 // Without a path to compare with the caller reads it.
-                let (Some(wanted), Node::Text(found)) = (id, node) else { continue };
+                let (Some(wanted), Node::Text(found)) = (id, node) else {
+                    continue;
+                };
                 if found != wanted.as_str() {
-                    mistakes.must(&path, codes::CONFLICTING_FIELDS, "the id in the path, or left out");
+                    mistakes.must(
+                        &path,
+                        codes::CONFLICTING_FIELDS,
+                        "the id in the path, or left out",
+                    );
                 }
             }
             "attributes" => patch.attributes = attributes(node, &path, mistakes),
@@ -158,7 +179,10 @@ fn item_patch(node: &Node<'_>, path: &Path<'_>, id: Option<&ItemId>, mistakes: &
             "maturity" => {
                 patch.maturity = match node {
                     Node::Null => Some(None),
-                    node => mistakes.whole(node, &path, 0..=99).and_then(|age| u8::try_from(age).ok()).map(Some),
+                    node => mistakes
+                        .whole(node, &path, 0..=99)
+                        .and_then(|age| u8::try_from(age).ok())
+                        .map(Some),
                 };
             }
             _ => {}
@@ -205,7 +229,12 @@ fn countries(node: &Node<'_>, path: &Path<'_>, mistakes: &mut Mistakes) -> Optio
     Some(countries)
 }
 
-fn time(entries: &[Entry<'_>], name: &str, path: &Path<'_>, mistakes: &mut Mistakes) -> Option<Millis> {
+fn time(
+    entries: &[Entry<'_>],
+    name: &str,
+    path: &Path<'_>,
+    mistakes: &mut Mistakes,
+) -> Option<Millis> {
     let node = get(entries, name)?;
     if *node == Node::Null {
         return None;
@@ -213,19 +242,33 @@ fn time(entries: &[Entry<'_>], name: &str, path: &Path<'_>, mistakes: &mut Mista
     read_time(node, &path.key(name), mistakes)
 }
 
-pub(super) fn read_time(node: &Node<'_>, path: &Path<'_>, mistakes: &mut Mistakes) -> Option<Millis> {
+pub(super) fn read_time(
+    node: &Node<'_>,
+    path: &Path<'_>,
+    mistakes: &mut Mistakes,
+) -> Option<Millis> {
     let time = parse_time(mistakes.text(node, path)?);
     if time.is_none() {
-        mistakes.must(path, codes::TIME_INVALID, "an RFC 3339 time such as 2026-11-20T12:00:00Z");
+        mistakes.must(
+            path,
+            codes::TIME_INVALID,
+            "an RFC 3339 time such as 2026-11-20T12:00:00Z",
+        );
     }
     time
 }
 
 fn attributes(node: &Node<'_>, path: &Path<'_>, mistakes: &mut Mistakes) -> AttributesPatch {
     let mut patch = AttributesPatch::default();
-    let Some(entries) = mistakes.object(node, path) else { return patch };
+    let Some(entries) = mistakes.object(node, path) else {
+        return patch;
+    };
     if entries.len() > ATTRIBUTES_MAX {
-        mistakes.must(path, codes::TOO_MANY, &format!("{ATTRIBUTES_MAX} attributes at most"));
+        mistakes.must(
+            path,
+            codes::TOO_MANY,
+            &format!("{ATTRIBUTES_MAX} attributes at most"),
+        );
         return patch;
     }
     for (name, node) in entries {
@@ -242,7 +285,9 @@ fn attributes(node: &Node<'_>, path: &Path<'_>, mistakes: &mut Mistakes) -> Attr
             node => scalar(node, &path, mistakes),
         };
         if patch.0.insert(name.as_ref().into(), value).is_some() {
-            mistakes.note(&path, codes::DUPLICATE_FIELD, || format!("{} is given twice", shown(name)));
+            mistakes.note(&path, codes::DUPLICATE_FIELD, || {
+                format!("{} is given twice", shown(name))
+            });
         }
     }
     patch
@@ -265,7 +310,11 @@ pub(super) fn scalar(node: &Node<'_>, path: &Path<'_>, mistakes: &mut Mistakes) 
         Node::Int(int) => Value::Int(*int),
         Node::Float(float) => Value::Float(*float),
         Node::Text(text) if text.len() > ATTRIBUTE_TEXT_BYTES_MAX => {
-            mistakes.must(path, codes::TEXT_INVALID, &format!("at most {ATTRIBUTE_TEXT_BYTES_MAX} bytes"));
+            mistakes.must(
+                path,
+                codes::TEXT_INVALID,
+                &format!("at most {ATTRIBUTE_TEXT_BYTES_MAX} bytes"),
+            );
             return None;
         }
         Node::Text(text) => Value::Text(text.as_ref().into()),
@@ -291,20 +340,24 @@ pub fn attributes_to_json(out: &mut Vec<u8>, attributes: &Attributes) {
 /// Appends an item as it is read.
 pub fn item_to_json(out: &mut Vec<u8>, item: &Item) {
     out.push(b'{');
-    key(out, "id");
+    key!(out, "id");
     write_string(out, item.id.as_str());
-    key(out, "attributes");
+    key!(out, "attributes");
     attributes_to_json(out, &item.attributes);
-    key(out, "hidden");
-    out.extend_from_slice(if item.rights.hidden { b"true" } else { b"false" });
-    key(out, "available");
+    key!(out, "hidden");
+    out.extend_from_slice(if item.rights.hidden {
+        b"true"
+    } else {
+        b"false"
+    });
+    key!(out, "available");
     out.push(b'[');
     for window in &item.rights.available {
         comma(out);
         window_to_json(out, window);
     }
     out.push(b']');
-    key(out, "maturity");
+    key!(out, "maturity");
     match item.rights.maturity {
         Some(age) => write_integer(out, u64::from(age)),
         None => out.extend_from_slice(b"null"),
@@ -316,11 +369,13 @@ fn window_to_json(out: &mut Vec<u8>, window: &Window) {
     out.push(b'{');
     for (name, time) in [("from", window.from_ms), ("until", window.until_ms)] {
         if let Some(ms) = time {
-            key(out, name);
+            comma(out);
+            write_string(out, name);
+            out.push(b':');
             time_to_json(out, ms);
         }
     }
-    key(out, "countries");
+    key!(out, "countries");
     out.push(b'[');
     for country in &window.countries {
         comma(out);
@@ -343,33 +398,38 @@ pub fn event_to_json(out: &mut Vec<u8>, event: &Event) {
         ("user", event.user.as_ref().map(|id| id.as_str())),
         ("session", event.session.as_ref().map(|id| id.as_str())),
         ("item", event.item.as_ref().map(|id| id.as_str())),
-        ("surface", event.surface.as_ref().map(|surface| surface.as_str())),
+        (
+            "surface",
+            event.surface.as_ref().map(|surface| surface.as_str()),
+        ),
         ("region", Some(&*event.region)),
         ("pop", Some(&*event.pop)),
     ];
     out.push(b'{');
     for (name, text) in texts {
         if let Some(text) = text {
-            key(out, name);
+            comma(out);
+            write_string(out, name);
+            out.push(b':');
             write_string(out, text);
         }
     }
     if let Some(value) = event.value {
-        key(out, "value");
+        key!(out, "value");
         write_float(out, f64::from(value));
     }
-    key(out, "at");
+    key!(out, "at");
     time_to_json(out, event.at_ms);
-    key(out, "accepted_at");
+    key!(out, "accepted_at");
     time_to_json(out, event.accepted_ms);
     if let Some(id) = event.request_id {
-        key(out, "request_id");
+        key!(out, "request_id");
         out.push(b'"');
         out.extend_from_slice(&id.text());
         out.push(b'"');
     }
     if !event.positions.is_empty() {
-        key(out, "positions");
+        key!(out, "positions");
         out.push(b'[');
         for position in &event.positions {
             comma(out);

@@ -57,5 +57,7 @@ codes! {
 /// The title of a code; the code itself where another crate owns it.
 #[must_use]
 pub fn title(code: &'static str) -> &'static str {
-    ALL.iter().find(|(known, _)| *known == code).map_or(code, |(_, title)| title)
+    ALL.iter()
+        .find(|(known, _)| *known == code)
+        .map_or(code, |(_, title)| title)
 }

@@ -3,11 +3,12 @@
 use super::attributes::read_time;
 use super::read::{Mistakes, Path, get};
 use super::tree::{Entry, Node, parse};
-use super::write::{comma, key, write_integer, write_string};
+use super::write::{comma, key, write_integer, write_name, write_string};
 use super::{ERRORS_MAX, EVENT_AHEAD_MS_MAX, FieldError, POSITIONS_MAX, Problem, codes};
 use crate::frame::EVENTS_MAX;
 use skerry_types::{
-    Event, EventId, EventKind, Hlc, IdError, ItemId, Millis, SessionId, Surface, TenantId, Uid, UserId,
+    Event, EventId, EventKind, Hlc, IdError, ItemId, Millis, SessionId, Surface, TenantId, Uid,
+    UserId,
 };
 use std::sync::Arc;
 
@@ -42,7 +43,14 @@ impl EventInput {
     /// The event as accepted. `at` of an event that names no time is the acceptance.
     #[must_use]
     pub fn accept(self, stamp: EventStamp) -> Event {
-        let EventStamp { tenant, fresh_id, accepted_ms, hlc, region, pop } = stamp;
+        let EventStamp {
+            tenant,
+            fresh_id,
+            accepted_ms,
+            hlc,
+            region,
+            pop,
+        } = stamp;
         Event {
             tenant,
             id: self.id.unwrap_or_else(|| fresh_id.into()),
@@ -75,7 +83,12 @@ pub struct Rejected {
 
 impl Rejected {
     pub(super) fn of(index: usize, error: FieldError) -> Self {
-        Self { index, code: error.code, detail: error.detail, pointer: error.pointer }
+        Self {
+            index,
+            code: error.code,
+            detail: error.detail,
+            pointer: error.pointer,
+        }
     }
 }
 
@@ -106,29 +119,37 @@ pub fn parse_events(body: &[u8], now: Millis) -> Result<ParsedEvents, Problem> {
     if !parsed.accepted.is_empty() {
         return Ok(parsed);
     }
-    let errors = parsed.rejected.into_iter().take(ERRORS_MAX).map(|rejected| FieldError {
-        pointer: rejected.pointer,
-        code: rejected.code,
-        detail: rejected.detail,
-    });
-    Err(Problem { code: codes::NONE_ACCEPTED, title: codes::title(codes::NONE_ACCEPTED), ..Problem::invalid(errors.collect()) })
+    let errors = parsed
+        .rejected
+        .into_iter()
+        .take(ERRORS_MAX)
+        .map(|rejected| FieldError {
+            pointer: rejected.pointer,
+            code: rejected.code,
+            detail: rejected.detail,
+        });
+    Err(Problem {
+        code: codes::NONE_ACCEPTED,
+        title: codes::title(codes::NONE_ACCEPTED),
+        ..Problem::invalid(errors.collect())
+    })
 }
 
 /// Appends the body of the 202.
 pub fn render_accepted(out: &mut Vec<u8>, accepted: usize, rejected: &[Rejected]) {
     out.push(b'{');
-    key(out, "accepted");
+    key!(out, "accepted");
     write_integer(out, accepted as u64);
-    key(out, "rejected");
+    key!(out, "rejected");
     out.push(b'[');
     for one in rejected {
         comma(out);
         out.push(b'{');
-        key(out, "index");
+        key!(out, "index");
         write_integer(out, one.index as u64);
-        key(out, "code");
-        write_string(out, one.code);
-        key(out, "detail");
+        key!(out, "code");
+        write_name(out, one.code);
+        key!(out, "detail");
         write_string(out, &one.detail);
         out.push(b'}');
     }
@@ -141,15 +162,32 @@ impl ParsedEvents {
         let event = read_event(node, path, now, &mut mistakes);
         match (event, mistakes.into_list().into_iter().next()) {
             (Some(event), None) => self.accepted.push((index, event)),
-            (_, first) => self.rejected.extend(first.map(|error| Rejected::of(index, error))),
+            (_, first) => self
+                .rejected
+                .extend(first.map(|error| Rejected::of(index, error))),
         }
     }
 }
 
-const KNOWN: [&str; 10] =
-    ["id", "type", "user", "session", "item", "value", "at", "surface", "request_id", "positions"];
+const KNOWN: [&str; 10] = [
+    "id",
+    "type",
+    "user",
+    "session",
+    "item",
+    "value",
+    "at",
+    "surface",
+    "request_id",
+    "positions",
+];
 
-fn read_event(node: &Node<'_>, path: &Path<'_>, now: Millis, mistakes: &mut Mistakes) -> Option<EventInput> {
+fn read_event(
+    node: &Node<'_>,
+    path: &Path<'_>,
+    now: Millis,
+    mistakes: &mut Mistakes,
+) -> Option<EventInput> {
     let entries = mistakes.object(node, path)?;
     mistakes.known(entries, path, &KNOWN);
     let event = EventInput {
@@ -179,7 +217,9 @@ fn complete(event: &EventInput, path: &Path<'_>, mistakes: &mut Mistakes) {
     if event.user.is_none() && event.session.is_none() && event.request_id.is_none() {
         missing("user", "an event needs a user, a session or a request_id");
     }
-    if event.item.is_none() && !matches!(event.kind, EventKind::Custom(_)) && !(is_impression && event.request_id.is_some())
+    if event.item.is_none()
+        && !matches!(event.kind, EventKind::Custom(_))
+        && !(is_impression && event.request_id.is_some())
     {
         missing("item", "an event of this type needs an item");
     }
@@ -187,7 +227,10 @@ fn complete(event: &EventInput, path: &Path<'_>, mistakes: &mut Mistakes) {
         missing("value", "a rating needs a value");
     }
     if !event.positions.is_empty() && event.request_id.is_none() {
-        missing("request_id", "positions need the request_id of the answer that they count in");
+        missing(
+            "request_id",
+            "positions need the request_id of the answer that they count in",
+        );
     }
 }
 
@@ -209,12 +252,20 @@ fn read_kind(entries: &[Entry<'_>], path: &Path<'_>, mistakes: &mut Mistakes) ->
     };
     let kind = EventKind::parse(mistakes.text(node, &path)?);
     if kind.is_none() {
-        mistakes.must(&path, codes::EVENT_TYPE_INVALID, "a type of event: 1 to 64 characters of a-z, 0-9, '_', '-', '.'");
+        mistakes.must(
+            &path,
+            codes::EVENT_TYPE_INVALID,
+            "a type of event: 1 to 64 characters of a-z, 0-9, '_', '-', '.'",
+        );
     }
     kind
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "values are kept as f32")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    reason = "values are kept as f32"
+)]
 fn read_value(entries: &[Entry<'_>], path: &Path<'_>, mistakes: &mut Mistakes) -> Option<f32> {
     let node = get(entries, "value")?;
     let path = path.key("value");
@@ -233,7 +284,12 @@ fn read_value(entries: &[Entry<'_>], path: &Path<'_>, mistakes: &mut Mistakes) -
     Some(value)
 }
 
-fn read_at(entries: &[Entry<'_>], path: &Path<'_>, now: Millis, mistakes: &mut Mistakes) -> Option<Millis> {
+fn read_at(
+    entries: &[Entry<'_>],
+    path: &Path<'_>,
+    now: Millis,
+    mistakes: &mut Mistakes,
+) -> Option<Millis> {
     let path = path.key("at");
     let at = read_time(get(entries, "at")?, &path, mistakes)?;
     if at > now.saturating_add(EVENT_AHEAD_MS_MAX) {
@@ -245,7 +301,8 @@ fn read_at(entries: &[Entry<'_>], path: &Path<'_>, now: Millis, mistakes: &mut M
 
 fn read_positions(entries: &[Entry<'_>], path: &Path<'_>, mistakes: &mut Mistakes) -> Vec<u16> {
     let path = path.key("positions");
-    let list = get(entries, "positions").and_then(|node| mistakes.list(node, &path, 0..=POSITIONS_MAX));
+    let list =
+        get(entries, "positions").and_then(|node| mistakes.list(node, &path, 0..=POSITIONS_MAX));
     let mut positions = Vec::new();
     for (at, node) in list.unwrap_or_default().iter().enumerate() {
         let position = mistakes.whole(node, &path.index(at), 0..=9_999);

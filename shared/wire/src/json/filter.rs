@@ -11,7 +11,11 @@ use skerry_types::{Filter, Test, Value};
 const OPERATORS: [&str; 8] = ["eq", "in", "not_in", "gt", "gte", "lt", "lte", "exists"];
 
 /// Reads a filter; `None` for `{}`, which filters nothing, and after a mistake.
-pub(super) fn read_filter(node: &Node<'_>, path: &Path<'_>, mistakes: &mut Mistakes) -> Option<Filter> {
+pub(super) fn read_filter(
+    node: &Node<'_>,
+    path: &Path<'_>,
+    mistakes: &mut Mistakes,
+) -> Option<Filter> {
     let mut conditions = 0;
     let filter = group(node, path, 0, &mut conditions, mistakes)?;
     match filter {
@@ -35,7 +39,11 @@ fn group(
     }
     let entries = mistakes.object(node, path)?;
     if entries.is_empty() && depth > 0 {
-        mistakes.must(path, codes::MISSING_FIELD, "an object with at least one condition");
+        mistakes.must(
+            path,
+            codes::MISSING_FIELD,
+            "an object with at least one condition",
+        );
     }
     let mut all = Vec::new();
     for (name, node) in entries {
@@ -47,7 +55,10 @@ fn group(
             "and" => all.extend(groups(node, &path, depth, conditions, mistakes).map(Filter::All)),
             "or" => all.extend(groups(node, &path, depth, conditions, mistakes).map(Filter::Any)),
             "not" => {
-                all.extend(group(node, &path, depth + 1, conditions, mistakes).map(|f| Filter::Not(Box::new(f))));
+                all.extend(
+                    group(node, &path, depth + 1, conditions, mistakes)
+                        .map(|f| Filter::Not(Box::new(f))),
+                );
             }
             field => {
                 if mistakes.plain(field, &path, NAME_BYTES_MAX).is_some() {
@@ -59,7 +70,11 @@ fn group(
             return None;
         }
     }
-    if all.len() == 1 { all.pop() } else { Some(Filter::All(all)) }
+    if all.len() == 1 {
+        all.pop()
+    } else {
+        Some(Filter::All(all))
+    }
 }
 
 fn groups(
@@ -70,7 +85,10 @@ fn groups(
     mistakes: &mut Mistakes,
 ) -> Option<Vec<Filter>> {
     let list = mistakes.list(node, path, 1..=CONDITIONS_MAX)?;
-    let each = list.iter().enumerate().map(|(at, node)| group(node, &path.index(at), depth + 1, conditions, mistakes));
+    let each = list
+        .iter()
+        .enumerate()
+        .map(|(at, node)| group(node, &path.index(at), depth + 1, conditions, mistakes));
     each.collect()
 }
 
@@ -88,15 +106,25 @@ fn field_tests(
         return;
     };
     if tests.is_empty() {
-        mistakes.must(path, codes::MISSING_FIELD, "an object with at least one operator");
+        mistakes.must(
+            path,
+            codes::MISSING_FIELD,
+            "an object with at least one operator",
+        );
     }
     for (at, (operator, operand)) in tests.iter().enumerate() {
         if mistakes.is_full() {
             return;
         }
         let path = path.key(operator);
-        if tests.iter().take(at).any(|(earlier, _)| earlier == operator) {
-            mistakes.note(&path, codes::DUPLICATE_FIELD, || format!("{operator} is given twice"));
+        if tests
+            .iter()
+            .take(at)
+            .any(|(earlier, _)| earlier == operator)
+        {
+            mistakes.note(&path, codes::DUPLICATE_FIELD, || {
+                format!("{operator} is given twice")
+            });
             return;
         }
         *conditions += 1;
@@ -115,11 +143,16 @@ fn field_tests(
             "not_in" => many(operand, &path, mistakes).map(Test::NotIn),
             "exists" => mistakes.boolean(operand, &path).map(Test::Exists),
             other => {
-                mistakes.note(&path, codes::UNKNOWN_FIELD, || unknown("operator", other, &OPERATORS));
+                mistakes.note(&path, codes::UNKNOWN_FIELD, || {
+                    unknown("operator", other, &OPERATORS)
+                });
                 None
             }
         };
-        all.extend(test.map(|test| Filter::Field { field: field.into(), test }));
+        all.extend(test.map(|test| Filter::Field {
+            field: field.into(),
+            test,
+        }));
     }
 }
 

@@ -21,12 +21,15 @@ mod tree;
 mod write;
 
 pub use answer::{
-    AnswerView, CACHE_WIDTH, ItemView, MS_WIDTH, ReasonView, Served, Slots, cache_patch, ms_patch, render_answer,
+    AnswerView, CACHE_WIDTH, ItemView, MS_WIDTH, ReasonView, Served, Slots, cache_patch, ms_patch,
+    render_answer,
 };
-pub use ask::{ParsedAsk, parse_popular_get, parse_rank, parse_recommend, parse_recommend_get, parse_similar};
+pub use ask::{
+    ParsedAsk, parse_popular_get, parse_rank, parse_recommend, parse_recommend_get, parse_similar,
+};
 pub use attributes::{
-    AttributesPatch, ItemPatch, ParsedItems, attributes_to_json, event_to_json, item_to_json, parse_attributes,
-    parse_attributes_patch, parse_item, parse_item_patch, parse_items,
+    AttributesPatch, ItemPatch, ParsedItems, attributes_to_json, event_to_json, item_to_json,
+    parse_attributes, parse_attributes_patch, parse_item, parse_item_patch, parse_items,
 };
 pub use events::{EventInput, EventStamp, ParsedEvents, Rejected, parse_events, render_accepted};
 pub use problem::{CONTENT_TYPE_JSON, CONTENT_TYPE_PROBLEM, FieldError, Problem, TYPE_BASE};

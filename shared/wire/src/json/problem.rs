@@ -38,7 +38,15 @@ impl Problem {
     #[must_use]
     pub fn new(status: u16, code: &'static str, detail: impl Into<String>) -> Self {
         let title = codes::title(code);
-        Self { status, code, title, detail: detail.into(), errors: Vec::new(), retry_after_s: None, allow: None }
+        Self {
+            status,
+            code,
+            title,
+            detail: detail.into(),
+            errors: Vec::new(),
+            retry_after_s: None,
+            allow: None,
+        }
     }
 
     /// 400 for the request as a whole.
@@ -56,7 +64,10 @@ impl Problem {
             [one] => one.detail.clone(),
             [first, rest @ ..] => format!("{}; and {} more, see errors", first.detail, rest.len()),
         };
-        Self { errors, ..Self::bad_request(codes::INVALID_REQUEST, detail) }
+        Self {
+            errors,
+            ..Self::bad_request(codes::INVALID_REQUEST, detail)
+        }
     }
 
     #[must_use]
@@ -77,7 +88,10 @@ impl Problem {
     #[must_use]
     pub fn method_not_allowed(allow: &'static str) -> Self {
         let detail = format!("allowed here: {allow}");
-        Self { allow: Some(allow), ..Self::new(405, codes::METHOD_NOT_ALLOWED, detail) }
+        Self {
+            allow: Some(allow),
+            ..Self::new(405, codes::METHOD_NOT_ALLOWED, detail)
+        }
     }
 
     #[must_use]
@@ -88,7 +102,10 @@ impl Problem {
 
     #[must_use]
     pub fn unavailable(code: &'static str, detail: impl Into<String>, retry_after_s: u32) -> Self {
-        Self { retry_after_s: Some(retry_after_s), ..Self::new(503, code, detail) }
+        Self {
+            retry_after_s: Some(retry_after_s),
+            ..Self::new(503, code, detail)
+        }
     }
 
     /// The body.

@@ -44,21 +44,32 @@ pub(super) fn read_query<'q, const N: usize>(
     let mut values = [const { None }; N];
     for (count, pair) in query.split('&').filter(|pair| !pair.is_empty()).enumerate() {
         if count >= PARAMETERS_MAX || mistakes.is_full() {
-            mistakes.must(&Path::parameter("query"), codes::TOO_MANY, "at most 64 parameters");
+            mistakes.must(
+                &Path::parameter("query"),
+                codes::TOO_MANY,
+                "at most 64 parameters",
+            );
             break;
         }
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let (Some(name), Some(value)) = (percent_decode(name, true), percent_decode(value, true)) else {
-            mistakes.note(&Path::parameter(name), codes::PERCENT_ENCODING_INVALID, || {
-                "percent-encoding must be % and two hex digits, and decode to UTF-8".to_owned()
-            });
+        let (Some(name), Some(value)) = (percent_decode(name, true), percent_decode(value, true))
+        else {
+            mistakes.note(
+                &Path::parameter(name),
+                codes::PERCENT_ENCODING_INVALID,
+                || "percent-encoding must be % and two hex digits, and decode to UTF-8".to_owned(),
+            );
             continue;
         };
         let path = Path::parameter(&name);
         match known.iter().zip(&mut values).find(|(k, _)| **k == name) {
             Some((_, slot @ None)) => *slot = Some(value),
-            Some(_) => mistakes.note(&path, codes::DUPLICATE_PARAMETER, || format!("{name} is given twice")),
-            None => mistakes.note(&path, codes::UNKNOWN_PARAMETER, || unknown("parameter", &name, known)),
+            Some(_) => mistakes.note(&path, codes::DUPLICATE_PARAMETER, || {
+                format!("{name} is given twice")
+            }),
+            None => mistakes.note(&path, codes::UNKNOWN_PARAMETER, || {
+                unknown("parameter", &name, known)
+            }),
         }
     }
     values

@@ -26,22 +26,37 @@ enum Step<'p> {
 }
 
 impl<'p> Path<'p> {
-    pub(super) const ROOT: Path<'static> = Path { parent: None, step: Step::Root };
+    pub(super) const ROOT: Path<'static> = Path {
+        parent: None,
+        step: Step::Root,
+    };
 
     pub(super) const fn key(&'p self, name: &'p str) -> Path<'p> {
-        Path { parent: Some(self), step: Step::Key(name) }
+        Path {
+            parent: Some(self),
+            step: Step::Key(name),
+        }
     }
 
     pub(super) const fn index(&'p self, at: usize) -> Path<'p> {
-        Path { parent: Some(self), step: Step::Index(at) }
+        Path {
+            parent: Some(self),
+            step: Step::Index(at),
+        }
     }
 
     pub(super) const fn parameter(name: &'p str) -> Path<'p> {
-        Path { parent: None, step: Step::Parameter(name) }
+        Path {
+            parent: None,
+            step: Step::Parameter(name),
+        }
     }
 
     pub(super) const fn segment(name: &'p str) -> Path<'p> {
-        Path { parent: None, step: Step::Segment(name) }
+        Path {
+            parent: None,
+            step: Step::Segment(name),
+        }
     }
 
     fn write(&self, out: &mut String) {
@@ -101,13 +116,22 @@ impl Mistakes {
         self.list.is_empty()
     }
 
-    pub(super) fn note(&mut self, path: &Path<'_>, code: &'static str, detail: impl FnOnce() -> String) {
+    pub(super) fn note(
+        &mut self,
+        path: &Path<'_>,
+        code: &'static str,
+        detail: impl FnOnce() -> String,
+    ) {
         if self.is_full() {
             return;
         }
         let mut pointer = String::new();
         path.write(&mut pointer);
-        self.list.push(FieldError { pointer, code, detail: detail() });
+        self.list.push(FieldError {
+            pointer,
+            code,
+            detail: detail(),
+        });
     }
 
     /// What is wrong of the node at `path`, in a sentence that starts with its name.
@@ -116,7 +140,9 @@ impl Mistakes {
     }
 
     pub(super) fn wrong_type(&mut self, path: &Path<'_>, wanted: &str, found: &Node<'_>) {
-        self.note(path, codes::WRONG_TYPE, || format!("{} must be {wanted}, not {}", path.name(), found.kind()));
+        self.note(path, codes::WRONG_TYPE, || {
+            format!("{} must be {wanted}, not {}", path.name(), found.kind())
+        });
     }
 
     pub(super) fn into_list(self) -> Vec<FieldError> {
@@ -124,12 +150,20 @@ impl Mistakes {
     }
 
     pub(super) fn finish<T>(self, value: T) -> Result<T, Problem> {
-        if self.list.is_empty() { Ok(value) } else { Err(Problem::invalid(self.list)) }
+        if self.list.is_empty() {
+            Ok(value)
+        } else {
+            Err(Problem::invalid(self.list))
+        }
     }
 
     // Typed expectations.
 
-    pub(super) fn object<'n, 'a>(&mut self, node: &'n Node<'a>, path: &Path<'_>) -> Option<&'n [Entry<'a>]> {
+    pub(super) fn object<'n, 'a>(
+        &mut self,
+        node: &'n Node<'a>,
+        path: &Path<'_>,
+    ) -> Option<&'n [Entry<'a>]> {
         if let Node::Object(entries) = node {
             return Some(entries);
         }
@@ -149,12 +183,16 @@ impl Mistakes {
         };
         if list.len() > *sizes.end() {
             let (max, found) = (sizes.end(), list.len());
-            self.note(path, codes::TOO_MANY, || format!("{} has {found} entries, at most {max}", path.name()));
+            self.note(path, codes::TOO_MANY, || {
+                format!("{} has {found} entries, at most {max}", path.name())
+            });
             return None;
         }
         if list.len() < *sizes.start() {
             let least = sizes.start();
-            self.note(path, codes::OUT_OF_RANGE, || format!("{} needs at least {least} entry", path.name()));
+            self.note(path, codes::OUT_OF_RANGE, || {
+                format!("{} needs at least {least} entry", path.name())
+            });
             return None;
         }
         Some(list)
@@ -177,17 +215,29 @@ impl Mistakes {
     }
 
     /// A whole number in a range.
-    pub(super) fn whole(&mut self, node: &Node<'_>, path: &Path<'_>, range: RangeInclusive<u64>) -> Option<u64> {
+    pub(super) fn whole(
+        &mut self,
+        node: &Node<'_>,
+        path: &Path<'_>,
+        range: RangeInclusive<u64>,
+    ) -> Option<u64> {
         let (least, most) = (*range.start(), *range.end());
         match node {
             Node::Int(int) => {
-                if let Some(value) = u64::try_from(*int).ok().filter(|value| range.contains(value)) {
+                if let Some(value) = u64::try_from(*int)
+                    .ok()
+                    .filter(|value| range.contains(value))
+                {
                     return Some(value);
                 }
             }
             Node::Float(float) if float.fract() == 0.0 => {}
             Node::Float(_) => {
-                self.must(path, codes::WRONG_TYPE, &format!("a whole number from {least} to {most}"));
+                self.must(
+                    path,
+                    codes::WRONG_TYPE,
+                    &format!("a whole number from {least} to {most}"),
+                );
                 return None;
             }
             other => {
@@ -195,11 +245,20 @@ impl Mistakes {
                 return None;
             }
         }
-        self.must(path, codes::OUT_OF_RANGE, &format!("a whole number from {least} to {most}"));
+        self.must(
+            path,
+            codes::OUT_OF_RANGE,
+            &format!("a whole number from {least} to {most}"),
+        );
         None
     }
 
-    pub(super) fn id<T>(&mut self, text: &str, path: &Path<'_>, new: fn(&str) -> Result<T, IdError>) -> Option<T> {
+    pub(super) fn id<T>(
+        &mut self,
+        text: &str,
+        path: &Path<'_>,
+        new: fn(&str) -> Result<T, IdError>,
+    ) -> Option<T> {
         new(text)
             .map_err(|error| self.note(path, error.code(), || format!("{}: {error}", path.name())))
             .ok()
@@ -234,11 +293,20 @@ impl Mistakes {
     }
 
     /// Text of 1 to `bytes_max` bytes without control characters.
-    pub(super) fn plain<'t>(&mut self, text: &'t str, path: &Path<'_>, bytes_max: usize) -> Option<&'t str> {
+    pub(super) fn plain<'t>(
+        &mut self,
+        text: &'t str,
+        path: &Path<'_>,
+        bytes_max: usize,
+    ) -> Option<&'t str> {
         if (1..=bytes_max).contains(&text.len()) && !text.chars().any(char::is_control) {
             return Some(text);
         }
-        self.must(path, codes::TEXT_INVALID, &format!("1 to {bytes_max} bytes without control characters"));
+        self.must(
+            path,
+            codes::TEXT_INVALID,
+            &format!("1 to {bytes_max} bytes without control characters"),
+        );
         None
     }
 
@@ -251,10 +319,14 @@ impl Mistakes {
             }
             match known.iter().position(|k| k == name) {
                 Some(at) if seen >> at & 1 == 1 => {
-                    self.note(&path.key(name), codes::DUPLICATE_FIELD, || format!("{name} is given twice"));
+                    self.note(&path.key(name), codes::DUPLICATE_FIELD, || {
+                        format!("{name} is given twice")
+                    });
                 }
                 Some(at) => seen |= 1 << at,
-                None => self.note(&path.key(name), codes::UNKNOWN_FIELD, || unknown("field", name, known)),
+                None => self.note(&path.key(name), codes::UNKNOWN_FIELD, || {
+                    unknown("field", name, known)
+                }),
             }
         }
     }
@@ -262,14 +334,19 @@ impl Mistakes {
 
 /// The value of a key.
 pub(super) fn get<'n, 'a>(entries: &'n [Entry<'a>], name: &str) -> Option<&'n Node<'a>> {
-    entries.iter().find(|(key, _)| key == name).map(|(_, node)| node)
+    entries
+        .iter()
+        .find(|(key, _)| key == name)
+        .map(|(_, node)| node)
 }
 
 /// Names an unknown name and the nearest known one.
 pub(super) fn unknown(what: &str, name: &str, known: &[&str]) -> String {
     let name = shown(name);
     match known.iter().min_by_key(|k| distance(&name, k)) {
-        Some(nearest) => format!("unknown {what} \"{name}\"; the nearest known one is \"{nearest}\""),
+        Some(nearest) => {
+            format!("unknown {what} \"{name}\"; the nearest known one is \"{nearest}\"")
+        }
         None => format!("unknown {what} \"{name}\""),
     }
 }
@@ -299,7 +376,13 @@ mod tests {
 
     #[test]
     fn distances() {
-        for (a, b, want) in [("", "", 0), ("n", "", 1), ("", "abc", 3), ("surfce", "surface", 1), ("kitten", "sitting", 3)] {
+        for (a, b, want) in [
+            ("", "", 0),
+            ("n", "", 1),
+            ("", "abc", 3),
+            ("surfce", "surface", 1),
+            ("kitten", "sitting", 3),
+        ] {
             assert_eq!(distance(a, b), want, "{a} {b}");
             assert_eq!(distance(b, a), want, "{b} {a}");
         }

@@ -7,7 +7,9 @@ use super::Problem;
 pub enum RouteMatch<'a> {
     Recommend,
     /// The user's id as it stands in the path, percent-encoded.
-    RecommendGet { user: &'a str },
+    RecommendGet {
+        user: &'a str,
+    },
     Similar,
     Rank,
     Events,
@@ -17,7 +19,9 @@ pub enum RouteMatch<'a> {
     Metrics,
     NotFound,
     /// The path exists, for these methods.
-    WrongMethod { allow: &'static str },
+    WrongMethod {
+        allow: &'static str,
+    },
 }
 
 impl RouteMatch<'_> {
@@ -65,6 +69,14 @@ pub fn match_route<'a>(method: &str, path: &'a str) -> RouteMatch<'a> {
             _ => return RouteMatch::NotFound,
         },
     };
-    let allowed = if allow == READ { matches!(method, "GET" | "HEAD") } else { method == allow };
-    if allowed { found } else { RouteMatch::WrongMethod { allow } }
+    let allowed = if allow == READ {
+        matches!(method, "GET" | "HEAD")
+    } else {
+        method == allow
+    };
+    if allowed {
+        found
+    } else {
+        RouteMatch::WrongMethod { allow }
+    }
 }

@@ -11,7 +11,28 @@ const DAY_MS: u64 = 86_400_000;
 pub fn parse_time(text: &str) -> Option<Millis> {
     let bytes = text.as_bytes();
     let (head, rest) = bytes.split_at_checked(19)?;
-    let [_, _, _, _, b'-', _, _, b'-', _, _, b'T' | b't' | b' ', _, _, b':', _, _, b':', _, _] = head else {
+    let [
+        _,
+        _,
+        _,
+        _,
+        b'-',
+        _,
+        _,
+        b'-',
+        _,
+        _,
+        b'T' | b't' | b' ',
+        _,
+        _,
+        b':',
+        _,
+        _,
+        b':',
+        _,
+        _,
+    ] = head
+    else {
         return None;
     };
     let year = digits(head.get(0..4)?)?;
@@ -37,7 +58,12 @@ pub fn parse_time(text: &str) -> Option<Millis> {
                 return None;
             }
             let weights = [100, 10, 1];
-            let ms = fraction.iter().take(count).zip(weights).map(|(b, weight)| i64::from(b - b'0') * weight).sum();
+            let ms = fraction
+                .iter()
+                .take(count)
+                .zip(weights)
+                .map(|(b, weight)| i64::from(b - b'0') * weight)
+                .sum();
             (ms, fraction.get(count..)?)
         }
         zone => (0i64, zone),
@@ -54,7 +80,10 @@ pub fn parse_time(text: &str) -> Option<Millis> {
         }
         _ => return None,
     };
-    let seconds = days_from_civil(year, month, day) * 86_400 + hour * 3_600 + (minute - offset_minutes) * 60 + second;
+    let seconds = days_from_civil(year, month, day) * 86_400
+        + hour * 3_600
+        + (minute - offset_minutes) * 60
+        + second;
     u64::try_from(seconds * 1_000 + fraction_ms).ok()
 }
 
@@ -99,7 +128,9 @@ fn padded(out: &mut Vec<u8>, value: u64, width: u32) {
 }
 
 fn digits(text: &[u8]) -> Option<i64> {
-    text.iter().try_fold(0, |sum, b| b.is_ascii_digit().then(|| sum * 10 + i64::from(b - b'0')))
+    text.iter().try_fold(0, |sum, b| {
+        b.is_ascii_digit().then(|| sum * 10 + i64::from(b - b'0'))
+    })
 }
 
 const fn is_leap(year: i64) -> bool {
@@ -124,7 +155,11 @@ const fn civil_from_days(days: u64) -> (u64, u64, u64) {
     let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted = (5 * of_year + 2) / 153;
     let day = of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let month = if shifted < 10 {
+        shifted + 3
+    } else {
+        shifted - 9
+    };
     let year = year_of_era + era * 400;
     (if month <= 2 { year + 1 } else { year }, month, day)
 }

@@ -47,7 +47,9 @@ pub(super) fn parse(body: &[u8]) -> Result<Node<'_>, Problem> {
     })?;
     serde_json::from_str(text).map_err(|error| {
         let detail = match error.classify() {
-            serde_json::error::Category::Eof if text.trim_ascii().is_empty() => "the body is empty".to_owned(),
+            serde_json::error::Category::Eof if text.trim_ascii().is_empty() => {
+                "the body is empty".to_owned()
+            }
             _ => format!("the body is not JSON: {error}"),
         };
         Problem::bad_request(codes::INVALID_JSON, detail)
@@ -118,7 +120,10 @@ impl<'de> Visitor<'de> for NodeVisitor {
         Ok(Node::Int(value))
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "integers beyond i64 are taken as floats, as in JSON")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "integers beyond i64 are taken as floats, as in JSON"
+    )]
     fn visit_u64<E: Error>(self, value: u64) -> Result<Node<'de>, E> {
         Ok(i64::try_from(value).map_or(Node::Float(value as f64), Node::Int))
     }

@@ -5,11 +5,21 @@ use skerry_types::Value;
 /// Appends a JSON string.
 pub fn write_string(out: &mut Vec<u8>, text: &str) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
-    out.push(b'"');
     let bytes = text.as_bytes();
+    out.reserve(bytes.len() + 2);
+    out.push(b'"');
+    // Nearly every text is plain, and this look at all of its bytes has no branches.
+    if !bytes
+        .iter()
+        .fold(false, |found, byte| found | needs_escape(*byte))
+    {
+        out.extend_from_slice(bytes);
+        out.push(b'"');
+        return;
+    }
     let mut from = 0;
     for (at, &byte) in bytes.iter().enumerate() {
-        if byte >= 0x20 && byte != b'"' && byte != b'\\' {
+        if !needs_escape(byte) {
             continue;
         }
         out.extend_from_slice(bytes.get(from..at).unwrap_or_default());
@@ -32,6 +42,17 @@ pub fn write_string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
 }
 
+const fn needs_escape(byte: u8) -> bool {
+    (byte < 0x20) | (byte == b'"') | (byte == b'\\')
+}
+
+/// Appends a name of ours, which needs no escapes, as a string.
+pub(super) fn write_name(out: &mut Vec<u8>, name: &'static str) {
+    out.push(b'"');
+    out.extend_from_slice(name.as_bytes());
+    out.push(b'"');
+}
+
 /// Appends a non-negative integer.
 pub fn write_integer(out: &mut Vec<u8>, mut value: u64) {
     let mut digits = [b'0'; 20];
@@ -49,7 +70,11 @@ pub fn write_integer(out: &mut Vec<u8>, mut value: u64) {
 
 /// Appends a number with at most 6 significant digits: scores and probabilities. What is not finite
 /// becomes 0, so that the text is always JSON.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bounded by the scaling just above")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "bounded by the scaling just above"
+)]
 pub fn write_float(out: &mut Vec<u8>, value: f64) {
     if !value.is_finite() || value == 0.0 {
         out.push(b'0');
@@ -113,7 +138,9 @@ pub(super) fn write_value(out: &mut Vec<u8>, value: &Value) {
             }
             write_integer(out, int.unsigned_abs());
         }
-        Value::Float(float) if float.is_finite() => out.extend_from_slice(format!("{float:?}").as_bytes()),
+        Value::Float(float) if float.is_finite() => {
+            out.extend_from_slice(format!("{float:?}").as_bytes())
+        }
         Value::Float(_) => out.extend_from_slice(b"null"),
         Value::Text(text) => write_string(out, text),
         Value::List(list) => {
@@ -140,10 +167,11 @@ pub(super) fn comma(out: &mut Vec<u8>) {
     }
 }
 
-/// Appends `"name":`, with a comma before it where one is due. `name` needs no escapes.
-pub(super) fn key(out: &mut Vec<u8>, name: &'static str) {
-    comma(out);
-    out.push(b'"');
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b"\":");
+/// Appends `"name":`, with a comma before it where one is due. `name` is a literal without escapes.
+macro_rules! key {
+    ($out:expr, $name:literal) => {{
+        $crate::json::write::comma($out);
+        $out.extend_from_slice(concat!("\"", $name, "\":").as_bytes());
+    }};
 }
+pub(super) use key;

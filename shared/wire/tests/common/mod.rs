@@ -4,11 +4,17 @@
 use std::path::PathBuf;
 
 pub fn golden(name: &str, got: &[u8]) {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(name);
     let got = [got, b"\n"].concat();
     if std::env::var_os("SKERRY_BLESS").is_some() {
         std::fs::write(&path, &got).unwrap();
     }
     let want = std::fs::read(&path).unwrap_or_default();
-    assert!(want == got, "{name} changed; now:\n{}", String::from_utf8_lossy(&got));
+    assert!(
+        want == got,
+        "{name} changed; now:\n{}",
+        String::from_utf8_lossy(&got)
+    );
 }

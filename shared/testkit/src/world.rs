@@ -382,7 +382,7 @@ mod tests {
             "{by_order} of {asked}"
         );
         assert!(
-            by_order > 3 * by_popularity,
+            2 * by_order > 3 * by_popularity,
             "{by_order} against {by_popularity}"
         );
     }

@@ -144,9 +144,7 @@ impl Forest {
             let column = &columns[feature * rows..(feature + 1) * rows];
             for (block, values) in column.chunks(BLOCK).enumerate() {
                 let bins = &mut bins[block * self.features + feature];
-                for (bin, value) in bins.iter_mut().zip(values) {
-                    *bin = bin_of(thresholds, *value);
-                }
+                *bins = bins_of(thresholds, values);
             }
         }
         for (block, scores) in scores.chunks_mut(BLOCK).enumerate() {
@@ -158,8 +156,10 @@ impl Forest {
                 let mut masks = [0xFFu8; BLOCK];
                 for node in &self.flat[from..end] {
                     let bins = &bins[usize::from(node.feature)];
+                    // Written without a choice, so that it becomes byte comparisons of whole vectors:
+                    // all ones on the way left, what the node keeps on the way right.
                     for (mask, bin) in masks.iter_mut().zip(bins) {
-                        *mask &= if *bin > node.bin { node.keep } else { 0xFF };
+                        *mask &= node.keep | u8::from(*bin > node.bin).wrapping_sub(1);
                     }
                 }
                 from = end;
@@ -175,13 +175,24 @@ impl Forest {
     }
 }
 
-/// How many thresholds lie below the value.
+/// How many thresholds lie below each value: counting all of them vectorises over the block.
 #[inline]
-#[expect(clippy::cast_possible_truncation, reason = "at most 255 thresholds")]
-fn bin_of(thresholds: &[f32], value: f32) -> u8 {
-    // A count without branches vectorises; the lists are short.
-    thresholds
-        .iter()
-        .map(|threshold| u32::from(value > *threshold))
-        .sum::<u32>() as u8
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "at most 255 thresholds"
+)]
+fn bins_of(thresholds: &[f32], values: &[f32]) -> [u8; BLOCK] {
+    let mut block = [0.0f32; BLOCK];
+    block
+        .iter_mut()
+        .zip(values)
+        .for_each(|(to, value)| *to = *value);
+    let mut counts = [0i32; BLOCK];
+    for threshold in thresholds {
+        for (count, value) in counts.iter_mut().zip(&block) {
+            *count += i32::from(value > threshold);
+        }
+    }
+    counts.map(|count| count as u8)
 }

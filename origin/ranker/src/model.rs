@@ -8,7 +8,7 @@ use skerry_decide::score::{
 };
 use skerry_origin_core::CandidateRow;
 use skerry_types::{ItemId, Source};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Trending items that join the candidates of every question.
@@ -204,22 +204,20 @@ impl Model {
         k: usize,
         allow: impl Fn(u32) -> bool,
     ) -> Vec<CandidateRow> {
+        let mut steps: Vec<u32> = user.steps.iter().map(|step| step.item).collect();
+        steps.sort_unstable();
+        let mut nearest: Vec<u32> = near.iter().map(|(item, _)| *item).collect();
+        nearest.sort_unstable();
+        nearest.dedup();
+        let is_linked = |item: u32| user.links.get(item).is_some();
         let linked = user.links.iter().map(|link| link.item);
+        let near = nearest.iter().copied().filter(|item| !is_linked(*item));
         let trending = self.trending.iter().copied().take(TRENDING_CANDIDATES);
-        let mut seen: HashSet<u32> = HashSet::with_capacity(near.len() + 512);
-        let mut found: Vec<(f32, CandidateRow)> = Vec::with_capacity(near.len() + 512);
-        let steps: HashSet<u32> = user.steps.iter().map(|step| step.item).collect();
-        for item in near
-            .iter()
-            .map(|(item, _)| *item)
-            .chain(linked)
-            .chain(trending)
-        {
-            if (item as usize) < self.len()
-                && seen.insert(item)
-                && !steps.contains(&item)
-                && allow(item)
-            {
+        let trending =
+            trending.filter(|item| !is_linked(*item) && nearest.binary_search(item).is_err());
+        let mut found: Vec<(f32, CandidateRow)> = Vec::with_capacity(nearest.len() + 1_024);
+        for item in linked.chain(near).chain(trending) {
+            if (item as usize) < self.len() && steps.binary_search(&item).is_err() && allow(item) {
                 found.push(self.candidate(user, item));
             }
         }

@@ -25,12 +25,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     ];
     for argument in arguments {
         match argument.split_once('=') {
-            None if argument == "tune" => {
-                protocols = vec![
-                    ("tune", Protocol::Loo { back: 1 }),
-                    ("tune2", Protocol::Loo { back: 2 }),
-                ]
-            }
+            None if argument == "tune" => protocols = vec![("tune", Protocol::Loo { back: 1 })],
+            None if argument == "loo" => protocols.truncate(1),
             None => return Err(format!("unknown argument {argument}").into()),
             Some((key, value)) => set(&mut options, key, value)?,
         }
@@ -93,7 +89,18 @@ fn steps(history: &[Row], max: usize, row: impl Fn(u32) -> Option<u32>) -> Vec<H
 
 fn run(name: &str, split: &Split, options: &TrainOptions) -> Result<(), Box<dyn Error>> {
     let started = now();
-    let model = train(&split.train, options, &|_, _| ())?;
+    let stages = std::sync::Mutex::new(Vec::new());
+    let model = train(&split.train, options, &|stage, share| {
+        let seconds = started.elapsed().as_secs_f64();
+        if let Ok(mut stages) = stages.lock()
+            && (share == 0.0 || (share * 10.0).fract() < 0.01)
+        {
+            stages.push(format!("{} {share:.1} at {seconds:.1}", stage.as_str()));
+        }
+    })?;
+    if let Ok(stages) = stages.lock() {
+        println!("{}", stages.join(", "));
+    }
     let seconds = started.elapsed().as_secs_f64();
     let bytes = model.to_bytes();
     println!(
@@ -122,6 +129,24 @@ fn run(name: &str, split: &Split, options: &TrainOptions) -> Result<(), Box<dyn 
                     excluded.binary_search(&row).is_err()
                 });
             rows.iter().map(|row| row.item).collect()
+        }),
+    );
+    // As a pipeline that leaves out what the user has seen only after ranking.
+    show(
+        name,
+        "full, late",
+        &evaluate(split, 1, |history, excluded| {
+            let user = model.fold_in(&steps(history, RECENT_MAX, Some));
+            let rows = model.candidates(&user, &near(&model, user.query(), &[]), 300);
+            let mut scores = Vec::new();
+            model.rank(&user, &rows, &mut scores);
+            let mut order: Vec<usize> = (0..rows.len()).collect();
+            order.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]));
+            let allowed = order
+                .iter()
+                .map(|at| rows[*at].item)
+                .filter(|row| excluded.binary_search(row).is_err());
+            allowed.take(10).collect()
         }),
     );
     let mut recall = 0;
@@ -159,6 +184,13 @@ fn run(name: &str, split: &Split, options: &TrainOptions) -> Result<(), Box<dyn 
         median(&mut rank_us),
         recall as f64 / split.cases.len().max(1) as f64
     );
+    if let Some(case) = split.cases.get(split.cases.len() / 2) {
+        speed(
+            &model,
+            &steps(&case.history, RECENT_MAX, Some),
+            &case.excluded,
+        );
+    }
     for capacity in [10_000, 1_000] {
         let (rows, pool) = model.edge_pool(capacity);
         let places: HashMap<u32, u32> = rows.iter().copied().zip(0..).collect();
@@ -180,6 +212,42 @@ fn run(name: &str, split: &Split, options: &TrainOptions) -> Result<(), Box<dyn 
         );
     }
     Ok(())
+}
+
+/// Least and median time of each step for one history: the least is what a core of its own would take.
+fn speed(model: &Model, history: &[HistoryStep], excluded: &[u32]) {
+    let mut times: [Vec<f64>; 5] = Default::default();
+    let (mut columns, mut scores) = (Vec::new(), Vec::new());
+    for _ in 0..300 {
+        let mut at = now();
+        let mut lap = |step: usize| {
+            times[step].push(at.elapsed().as_secs_f64() * 1e6);
+            at = now();
+        };
+        let user = model.fold_in(history);
+        lap(0);
+        let near = near(model, user.query(), excluded);
+        lap(4);
+        let rows = model.candidates_where(&user, &near, 300, |row| {
+            excluded.binary_search(&row).is_err()
+        });
+        lap(1);
+        model.features(&user, &rows, &mut columns, &mut scores);
+        lap(2);
+        model.parts().forest.score(&columns, &mut scores);
+        lap(3);
+    }
+    for (name, times) in ["fold-in", "candidates", "features", "forest"]
+        .iter()
+        .zip(&mut times)
+    {
+        let middle = median(times);
+        println!(
+            "one history of {}: {name} {:.0} us at least, {middle:.0} us median",
+            history.len(),
+            times[0]
+        );
+    }
 }
 
 fn near(model: &Model, query: Option<&[f32]>, excluded: &[u32]) -> Vec<(u32, f32)> {

@@ -18,8 +18,6 @@ pub struct AlsOptions {
     pub unobserved: f32,
     pub ridge: f32,
     pub iterations: u32,
-    /// Factors in use; the rest of [`DIM`] stays zero.
-    pub seed: u64,
 }
 
 /// Item factors, and the shared part of a user's normal equations.
@@ -70,6 +68,7 @@ pub fn factorise(
     items: usize,
     positives: &[(u32, u32, f32)],
     options: &AlsOptions,
+    seed: u64,
     progress: &dyn Fn(f32),
 ) -> Option<Factors> {
     let by_user = Sparse::new(users, positives.iter().copied());
@@ -79,7 +78,7 @@ pub fn factorise(
             .iter()
             .map(|(user, item, weight)| (*item, *user, *weight)),
     );
-    let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut item_factors: Vec<Vector> = (0..items)
         .map(|_| std::array::from_fn(|_| small(&mut rng)))
         .collect();

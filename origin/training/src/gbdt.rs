@@ -264,7 +264,7 @@ pub fn add_to(tree: &Tree, data: &Binned, scores: &mut [f32]) {
             for (node, bin) in tree.nodes.iter().zip(&bins) {
                 let column = &data.columns[usize::from(node.feature)][block * BLOCK..];
                 for (mask, value) in masks.iter_mut().zip(column) {
-                    *mask &= if value > bin { !node.left_leaves } else { 0xFF };
+                    *mask &= !node.left_leaves | u8::from(value > bin).wrapping_sub(1);
                 }
             }
             for (score, mask) in scores.iter_mut().zip(masks) {

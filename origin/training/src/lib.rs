@@ -112,8 +112,8 @@ impl Default for TrainOptions {
             bagging: 0.7,
             base_weight: 0.5,
             softmax: false,
-            folds: 5,
-            fold_iterations: 8,
+            folds: 3,
+            fold_iterations: 5,
             groups_max: 4_000,
             skip_positives: 0,
             positives_per_user: 6,
@@ -169,9 +169,14 @@ pub fn train(
         return Err(TrainError::Empty);
     }
     let positives = positives(data, |_| true);
-    let factors = als::factorise(data.users(), items, &positives, &options.als, &|share| {
-        progress(Stage::Embeddings, share)
-    })
+    let factors = als::factorise(
+        data.users(),
+        items,
+        &positives,
+        &options.als,
+        options.seed,
+        &|share| progress(Stage::Embeddings, share),
+    )
     .ok_or(TrainError::NotFinite)?;
     progress(Stage::Order, 0.0);
     let histories = data.histories();
@@ -213,3 +218,6 @@ fn positives(data: &Interactions, keep: impl Fn(u32) -> bool) -> Vec<(u32, u32, 
         .map(|row| (row.user, row.item, 1.0))
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -121,6 +121,7 @@ impl Signals<'_> {
             self.data.items().len(),
             &positives,
             &options,
+            self.options.seed,
             &|_| (),
         )
         .ok_or(TrainError::NotFinite)
@@ -363,4 +364,65 @@ fn softmax(group: &Group, scores: &[f32]) -> Vec<(f32, f32)> {
             )
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn group(scores: &[f32]) -> Group {
+        let stands_for = scores
+            .iter()
+            .enumerate()
+            .map(|(row, _)| if row > 2 { 4.0 } else { 1.0 })
+            .collect();
+        Group {
+            columns: Vec::new(),
+            base: scores.to_vec(),
+            stands_for,
+        }
+    }
+
+    #[test]
+    fn the_softmax_gradient_is_that_of_its_loss() {
+        let scores = [0.3f32, -0.2, 1.1, 0.4, -0.9];
+        let group = group(&scores);
+        let loss = |scores: &[f32]| -> f64 {
+            let each = scores
+                .iter()
+                .zip(&group.stands_for)
+                .map(|(score, n)| f64::from(*score).exp() * f64::from(*n));
+            each.sum::<f64>().ln() - f64::from(scores[0])
+        };
+        for (row, (gradient, _)) in softmax(&group, &scores).iter().enumerate() {
+            let (mut up, mut down) = (scores, scores);
+            up[row] += 1e-2;
+            down[row] -= 1e-2;
+            let slope = (loss(&up) - loss(&down)) / 2e-2;
+            assert!(
+                (slope - f64::from(*gradient)).abs() < 1e-3,
+                "row {row}: {slope} against {gradient}"
+            );
+        }
+    }
+
+    #[test]
+    fn pairs_push_the_positive_up_and_rivals_down_by_what_a_swap_would_gain() {
+        let scores = [0.0f32, 2.0, 1.0, -1.0];
+        let lambdas = pairwise(&group(&scores), &scores);
+        assert!(lambdas[0].0 < 0.0 && lambdas[1..].iter().all(|(gradient, _)| *gradient > 0.0));
+        assert!(
+            lambdas
+                .iter()
+                .map(|(gradient, _)| gradient)
+                .sum::<f32>()
+                .abs()
+                < 1e-5
+        );
+        assert!(
+            lambdas[1].0 > lambdas[2].0,
+            "the top place is worth more than the second"
+        );
+        assert!(lambdas.iter().all(|(_, hessian)| *hessian > 0.0));
+    }
 }

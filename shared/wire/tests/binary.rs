@@ -4,6 +4,8 @@
 #[path = "common/any.rs"]
 mod any;
 mod common;
+#[path = "common/second_decoder.rs"]
+mod second_decoder;
 
 use common::golden;
 use proptest::prelude::*;

@@ -70,7 +70,6 @@ fn set(options: &mut TrainOptions, key: &str, value: &str) -> Result<(), Box<dyn
     Ok(())
 }
 
-#[expect(clippy::disallowed_methods, reason = "a measurement")]
 fn now() -> Instant {
     Instant::now()
 }

@@ -17,7 +17,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     size(users, items, events)
 }
 
-#[expect(clippy::disallowed_methods, reason = "a measurement")]
 fn size(users: usize, items: usize, events: usize) -> Result<(), Box<dyn Error>> {
     let data = world::interactions(u32::try_from(users)?, u32::try_from(items)?, events, 1);
     let started = Instant::now();

@@ -34,7 +34,6 @@ pub struct Sparse {
 }
 
 impl Sparse {
-    #[expect(clippy::cast_possible_truncation, reason = "COUNT_MAX fits")]
     pub fn new(rows: usize, pairs: impl Iterator<Item = (u32, u32, f32)> + Clone) -> Self {
         let mut starts = vec![0u32; rows + 1];
         pairs

@@ -88,8 +88,7 @@ impl Default for TrainOptions {
             als: AlsOptions {
                 unobserved: 0.1,
                 ridge: 5.0,
-                iterations: 12,
-                seed: 1,
+                iterations: 8,
             },
             followers: 128,
             blends: Blends {
@@ -117,8 +116,8 @@ impl Default for TrainOptions {
             groups_max: 4_000,
             skip_positives: 0,
             positives_per_user: 6,
-            rivals: 60,
-            sampled: 60,
+            rivals: 40,
+            sampled: 40,
         }
     }
 }

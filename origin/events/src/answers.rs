@@ -1,34 +1,56 @@
 //! What was answered and what was shown, for explanations: kept for a day, bounded in bytes, never
-//! worth a sync or a wait. Answers are stored as the bytes that went over the wire.
+//! worth a sync or a wait. Records go to the end of a segment file as they went over the wire; the
+//! index is in memory and rebuilt from the segments' heads at start. A torn tail is ignored.
 
-use crate::{Error, keys};
-use fjall::{Database, Keyspace, KeyspaceCreateOptions};
+use crate::Error;
+use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 use skerry_types::{Millis, TenantId, Uid};
 use skerry_wire::codec::{decode_as, encode_as};
 use skerry_wire::frame::{AnswerFrame, AskFrame};
-use skerry_wire::value::Exposure;
-use skerry_wire::value::exposure::join;
+use skerry_wire::value::exposure;
 use skerry_wire::value::schema::ANSWERED;
+use skerry_wire::value::Exposure;
+use std::collections::{HashMap, VecDeque};
+use std::fs::File;
+use std::io::{BufReader, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::time::Duration;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::Arc;
 
 /// Kept for this long, in milliseconds.
 pub const KEPT_MS: Millis = 24 * 3600 * 1000;
-/// Answers kept, at most; beyond it the oldest go first.
-pub const KEPT_ANSWERS_MAX: u64 = 200_000;
+const SEGMENT_BYTES_MAX: u64 = 32 << 20;
+/// Beyond this many segments the oldest goes, before its day is over.
+const SEGMENTS_MAX: usize = 16;
 /// Records that may wait for the writer; beyond it they are dropped and counted.
 const QUEUE_RECORDS_MAX: usize = 4_096;
 /// Records in one write.
-const GROUP_RECORDS_MAX: usize = 512;
-const IDLE_MS: u64 = 1_000;
+const GROUP_RECORDS_MAX: usize = 256;
+const RECORD_BYTES_MAX: usize = 4 << 20;
+/// Length, kind, request, decision, time.
+const HEAD_BYTES: usize = 4 + 1 + 16 + 16 + 8;
+const ANSWER: u8 = 1;
+const EXPOSURE: u8 = 2;
+
+/// How good one input of a decision was.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct InputNote {
+    pub name: Box<str>,
+    /// `PRESENT`, `STALE` or `UNAVAILABLE`.
+    pub status: Box<str>,
+    pub as_of: Option<Millis>,
+    pub detail: Box<str>,
+}
 
 /// An answer of this origin, with the question.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Answered {
     pub ask: AskFrame,
     pub answer: AnswerFrame,
+    pub inputs: Vec<InputNote>,
     pub at_ms: Millis,
 }
 
@@ -39,81 +61,116 @@ pub struct Explained {
     pub exposure: Option<Exposure>,
 }
 
-enum Write {
-    Answer {
-        tenant: TenantId,
-        request: Uid,
-        decision: Uid,
-        at: Millis,
-        ask: Vec<u8>,
-        answer: bytes::Bytes,
-    },
+/// An answer to keep: `ask` and `answer` are encoded frames, without their length.
+#[derive(Debug)]
+pub struct Kept {
+    pub request: Uid,
+    pub decision: Uid,
+    pub at_ms: Millis,
+    pub ask: Vec<u8>,
+    pub answer: bytes::Bytes,
+    pub inputs: Vec<InputNote>,
+}
+
+enum Record {
+    Answer(Kept),
     Exposure(Box<Exposure>),
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    segment: u64,
+    at: u64,
+    bytes: u32,
+}
+
+#[derive(Default)]
+struct Index {
+    answers: HashMap<Uid, Place>,
+    decisions: HashMap<Uid, Place>,
+    exposures: HashMap<Uid, Place>,
+    segments: VecDeque<Segment>,
+}
+
+struct Segment {
+    number: u64,
+    file: Arc<File>,
+    newest_ms: Millis,
+    /// (kind, request, decision) of what it holds.
+    holds: Vec<(u8, Uid, Uid)>,
+}
+
+impl Index {
+    fn add(&mut self, kind: u8, request: Uid, decision: Uid, at_ms: Millis, place: Place) {
+        if kind == ANSWER {
+            self.answers.insert(request, place);
+            self.decisions.insert(decision, place);
+        } else {
+            self.exposures.insert(request, place);
+        }
+        if let Some(segment) = self.segments.iter_mut().rfind(|segment| segment.number == place.segment) {
+            segment.newest_ms = segment.newest_ms.max(at_ms);
+            segment.holds.push((kind, request, decision));
+        }
+    }
+
+    fn drop_oldest(&mut self) -> Option<u64> {
+        let segment = self.segments.pop_front()?;
+        let forget = |map: &mut HashMap<Uid, Place>, id: &Uid| {
+            if map.get(id).is_some_and(|place| place.segment == segment.number) {
+                map.remove(id);
+            }
+        };
+        for (kind, request, decision) in &segment.holds {
+            if *kind == ANSWER {
+                forget(&mut self.answers, request);
+                forget(&mut self.decisions, decision);
+            } else {
+                forget(&mut self.exposures, request);
+            }
+        }
+        Some(segment.number)
+    }
 }
 
 /// The store.
 pub struct Answers {
-    answers: Keyspace,
-    decisions: Keyspace,
-    exposures: Keyspace,
-    queue: SyncSender<Write>,
+    index: Arc<RwLock<Index>>,
+    queue: SyncSender<Record>,
     dropped: AtomicU64,
 }
 
 impl Answers {
-    pub fn open(db: &Database, now: Millis) -> Result<Self, Error> {
-        let open = |name| db.keyspace(name, KeyspaceCreateOptions::default);
-        let (answers, decisions, exposures) = (
-            open("answers")?,
-            open("answer_decisions")?,
-            open("exposures")?,
-        );
-        let (queue, writes) = sync_channel(QUEUE_RECORDS_MAX);
-        let mut writer = Writer {
-            db: db.clone(),
-            answers: answers.clone(),
-            decisions: decisions.clone(),
-            exposures: exposures.clone(),
-            kept: answers.len()? as u64,
-            now,
-            swept_ms: 0,
-        };
-        std::thread::Builder::new()
-            .name("answers".to_owned())
-            .spawn(move || writer.run(&writes))
-            .map_err(|error| Error::Store(error.to_string()))?;
-        Ok(Self {
-            answers,
-            decisions,
-            exposures,
-            queue,
-            dropped: AtomicU64::new(0),
-        })
+    /// Opens the segments in a folder, which is made where it is missing.
+    pub fn open(dir: &Path) -> Result<Self, Error> {
+        let store = |error: std::io::Error| Error::Store(format!("{}: {error}", dir.display()));
+        std::fs::create_dir_all(dir).map_err(store)?;
+        let mut numbers: Vec<u64> = std::fs::read_dir(dir)
+            .map_err(store)?
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_suffix(".seg")?.parse().ok())
+            .collect();
+        numbers.sort_unstable();
+        let mut index = Index::default();
+        for number in &numbers {
+            scan(dir, *number, &mut index).map_err(store)?;
+        }
+        let index = Arc::new(RwLock::new(index));
+        let (queue, records) = sync_channel(QUEUE_RECORDS_MAX);
+        // A new segment at each start: nothing is ever appended behind a torn tail.
+        let next = numbers.last().map_or(1, |last| last + 1);
+        let mut writer = Writer { dir: dir.to_owned(), index: Arc::clone(&index), file: None, number: next, at: 0, newest_ms: 0 };
+        std::thread::Builder::new().name("answers".to_owned()).spawn(move || writer.run(&records)).map_err(store)?;
+        Ok(Self { index, queue, dropped: AtomicU64::new(0) })
     }
 
-    /// Keeps an answer: `ask` and `answer` are encoded frames, without their length. Never waits.
-    pub fn answered(
-        &self,
-        tenant: &TenantId,
-        request: Uid,
-        decision: Uid,
-        at: Millis,
-        ask: Vec<u8>,
-        answer: bytes::Bytes,
-    ) {
-        self.push(Write::Answer {
-            tenant: tenant.clone(),
-            request,
-            decision,
-            at,
-            ask,
-            answer,
-        });
+    /// Keeps an answer. Never waits.
+    pub fn answered(&self, kept: Kept) {
+        self.push(Record::Answer(kept));
     }
 
     /// Keeps what a PoP says it showed. Never waits.
     pub fn exposed(&self, exposure: Exposure) {
-        self.push(Write::Exposure(Box::new(exposure)));
+        self.push(Record::Exposure(Box::new(exposure)));
     }
 
     /// Records that were dropped because the writer was behind.
@@ -122,174 +179,176 @@ impl Answers {
     }
 
     /// What was shown for a request.
-    pub fn exposure(&self, tenant: &TenantId, request: Uid) -> Result<Option<Exposure>, Error> {
-        let bytes = self.exposures.get(key(tenant, request))?;
-        Ok(bytes.and_then(|bytes| skerry_wire::value::exposure::read(&bytes).ok()))
+    pub fn exposure(&self, tenant: &TenantId, request: Uid) -> Option<Exposure> {
+        let bytes = self.read(|index| index.exposures.get(&request).copied())?;
+        exposure::read(&bytes).ok().filter(|exposure| exposure.shown.tenant == *tenant)
     }
 
     /// All that is known of a request: what it showed, and the decision that it was made from.
-    pub fn explain(&self, tenant: &TenantId, request: Uid) -> Result<Explained, Error> {
-        let exposure = self.exposure(tenant, request)?;
-        let mut bytes = self.answers.get(key(tenant, request))?;
-        if bytes.is_none()
-            && let Some(exposure) = &exposure
-            && let Some(original) = self
-                .decisions
-                .get(key(tenant, exposure.shown.decision_id))?
-            && let Ok(original) = <[u8; 16]>::try_from(&*original)
-        {
-            bytes = self
-                .answers
-                .get(key(tenant, Uid(u128::from_be_bytes(original))))?;
-        }
-        let answered = match bytes {
-            Some(bytes) => Some(read(&bytes)?),
-            None => None,
-        };
-        Ok(Explained { answered, exposure })
+    pub fn explain(&self, tenant: &TenantId, request: Uid) -> Explained {
+        let exposure = self.exposure(tenant, request);
+        let decision = exposure.as_ref().map(|exposure| exposure.shown.decision_id);
+        let bytes = self.read(|index| {
+            let answer = index.answers.get(&request);
+            answer.or_else(|| index.decisions.get(&decision?)).copied()
+        });
+        let answered = bytes.and_then(|bytes| read_answer(&bytes)).filter(|answered| answered.ask.ask.tenant == *tenant);
+        Explained { answered, exposure }
     }
 
-    fn push(&self, write: Write) {
-        if self.queue.try_send(write).is_err() {
+    fn read(&self, find: impl FnOnce(&Index) -> Option<Place>) -> Option<Vec<u8>> {
+        let (place, file) = {
+            let index = self.index.read();
+            let place = find(&index)?;
+            let segment = index.segments.iter().find(|segment| segment.number == place.segment)?;
+            (place, Arc::clone(&segment.file))
+        };
+        let mut bytes = vec![0; place.bytes as usize];
+        file.read_exact_at(&mut bytes, place.at).ok()?;
+        Some(bytes)
+    }
+
+    fn push(&self, record: Record) {
+        if self.queue.try_send(record).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
 
-fn key(tenant: &TenantId, id: Uid) -> Vec<u8> {
-    let mut key = keys::tenant_prefix(tenant);
-    key.extend_from_slice(&id.0.to_be_bytes());
-    key
+fn read_answer(bytes: &[u8]) -> Option<Answered> {
+    let (at_ms, ask, answer, inputs): (Millis, Vec<u8>, Vec<u8>, Vec<InputNote>) = decode_as(ANSWERED, bytes).ok()?;
+    Some(Answered { ask: skerry_wire::decode(&ask).ok()?, answer: skerry_wire::decode(&answer).ok()?, inputs, at_ms })
 }
 
-/// Time, encoded ask, encoded answer: as they came, so that keeping an answer costs a copy.
-fn read(bytes: &[u8]) -> Result<Answered, Error> {
-    let corrupt = |reason: String| Error::Corrupt {
-        key: "answers".to_owned(),
-        reason,
-    };
-    let (at_ms, ask, answer): (Millis, Vec<u8>, Vec<u8>) =
-        decode_as(ANSWERED, bytes).map_err(|error| corrupt(error.to_string()))?;
-    Ok(Answered {
-        ask: skerry_wire::decode(&ask).map_err(|error| corrupt(error.to_string()))?,
-        answer: skerry_wire::decode(&answer).map_err(|error| corrupt(error.to_string()))?,
-        at_ms,
-    })
+fn path(dir: &Path, number: u64) -> PathBuf {
+    dir.join(format!("{number:08}.seg"))
+}
+
+/// Reads the heads of a segment's records; stops at the first that is not whole.
+fn scan(dir: &Path, number: u64, index: &mut Index) -> std::io::Result<()> {
+    let file = File::open(path(dir, number))?;
+    let length = file.metadata()?.len();
+    index.segments.push_back(Segment { number, file: Arc::new(file.try_clone()?), newest_ms: 0, holds: Vec::new() });
+    let mut reader = BufReader::with_capacity(1 << 16, file);
+    let mut at = 0;
+    let mut head = [0; HEAD_BYTES];
+    while at + HEAD_BYTES as u64 <= length {
+        reader.read_exact(&mut head)?;
+        let Some((bytes, kind, request, decision, at_ms)) = read_head(&head) else { break };
+        at += HEAD_BYTES as u64;
+        if at + u64::from(bytes) > length {
+            break;
+        }
+        index.add(kind, request, decision, at_ms, Place { segment: number, at, bytes });
+        reader.seek_relative(i64::from(bytes))?;
+        at += u64::from(bytes);
+    }
+    Ok(())
+}
+
+fn read_head(head: &[u8; HEAD_BYTES]) -> Option<(u32, u8, Uid, Uid, Millis)> {
+    let (bytes, rest) = head.split_first_chunk::<4>()?;
+    let (kind, rest) = rest.split_first()?;
+    let (request, rest) = rest.split_first_chunk::<16>()?;
+    let (decision, rest) = rest.split_first_chunk::<16>()?;
+    let at = rest.first_chunk::<8>()?;
+    let bytes = u32::from_le_bytes(*bytes);
+    let known = matches!(*kind, ANSWER | EXPOSURE) && bytes as usize <= RECORD_BYTES_MAX;
+    let id = |bytes: &[u8; 16]| Uid(u128::from_le_bytes(*bytes));
+    known.then(|| (bytes, *kind, id(request), id(decision), u64::from_le_bytes(*at)))
 }
 
 struct Writer {
-    db: Database,
-    answers: Keyspace,
-    decisions: Keyspace,
-    exposures: Keyspace,
-    kept: u64,
-    now: Millis,
-    swept_ms: Millis,
+    dir: PathBuf,
+    index: Arc<RwLock<Index>>,
+    file: Option<File>,
+    number: u64,
+    at: u64,
+    newest_ms: Millis,
 }
 
 impl Writer {
-    fn run(&mut self, writes: &Receiver<Write>) {
-        loop {
-            match writes.recv_timeout(Duration::from_millis(IDLE_MS)) {
-                Ok(first) => {
-                    let rest = writes.try_iter().take(GROUP_RECORDS_MAX - 1);
-                    let group: Vec<Write> = std::iter::once(first).chain(rest).collect();
-                    if let Err(error) = self.write(group) {
-                        tracing::warn!(%error, "answers were not kept for explanation");
-                    }
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => break,
+    fn run(&mut self, records: &Receiver<Record>) {
+        while let Ok(first) = records.recv() {
+            let rest = records.try_iter().take(GROUP_RECORDS_MAX - 1);
+            let group: Vec<Record> = std::iter::once(first).chain(rest).collect();
+            if let Err(error) = self.write(group) {
+                tracing::warn!(%error, "answers were not kept for explanation");
+                self.file = None;
+                self.number += 1;
             }
         }
     }
 
-    fn write(&mut self, group: Vec<Write>) -> Result<(), Error> {
-        let mut batch = self.db.batch();
-        for write in group {
-            match write {
-                Write::Answer {
-                    tenant,
-                    request,
-                    decision,
-                    at,
-                    ask,
-                    answer,
-                } => {
-                    self.now = self.now.max(at);
-                    let Ok(bytes) = encode_as(ANSWERED, &(at, ask, answer.as_ref())) else {
-                        continue;
-                    };
-                    batch.insert(&self.answers, key(&tenant, request), bytes);
-                    batch.insert(
-                        &self.decisions,
-                        key(&tenant, decision),
-                        request.0.to_be_bytes(),
-                    );
-                    self.kept += 1;
-                }
-                Write::Exposure(exposure) => {
-                    self.now = self.now.max(exposure.at_ms);
-                    let Ok(shown) = skerry_wire::encode(&exposure.shown) else {
-                        continue;
-                    };
-                    let bytes = join(
-                        exposure.request_id,
-                        exposure.at_ms,
-                        exposure.from_cache,
-                        &shown,
-                    );
-                    batch.insert(
-                        &self.exposures,
-                        key(&exposure.shown.tenant, exposure.request_id),
-                        bytes,
-                    );
-                }
-            }
+    fn write(&mut self, group: Vec<Record>) -> std::io::Result<()> {
+        if self.at >= SEGMENT_BYTES_MAX {
+            self.file = None;
+            self.number += 1;
         }
-        batch.commit()?;
-        if self.now.saturating_sub(self.swept_ms) >= 60_000 || self.kept > KEPT_ANSWERS_MAX {
-            self.swept_ms = self.now;
-            self.sweep()?;
+        if self.file.is_none() {
+            self.open()?;
+        }
+        let mut out = Vec::new();
+        let mut added = Vec::with_capacity(group.len());
+        for record in group {
+            let (kind, request, decision, at_ms, body) = match record {
+                Record::Answer(kept) => {
+                    let body = encode_as(ANSWERED, &(kept.at_ms, kept.ask, kept.answer.as_ref(), kept.inputs));
+                    (ANSWER, kept.request, kept.decision, kept.at_ms, body)
+                }
+                Record::Exposure(one) => {
+                    let body = skerry_wire::encode(&one.shown)
+                        .map(|shown| exposure::join(one.request_id, one.at_ms, one.from_cache, &shown));
+                    (EXPOSURE, one.request_id, one.shown.decision_id, one.at_ms, body)
+                }
+            };
+            let Ok(body) = body else { continue };
+            let Ok(bytes) = u32::try_from(body.len()) else { continue };
+            if body.len() > RECORD_BYTES_MAX {
+                continue;
+            }
+            out.extend_from_slice(&bytes.to_le_bytes());
+            out.push(kind);
+            out.extend_from_slice(&request.0.to_le_bytes());
+            out.extend_from_slice(&decision.0.to_le_bytes());
+            out.extend_from_slice(&at_ms.to_le_bytes());
+            let place = Place { segment: self.number, at: self.at + out.len() as u64, bytes };
+            out.extend_from_slice(&body);
+            added.push((kind, request, decision, at_ms, place));
+            self.newest_ms = self.newest_ms.max(at_ms);
+        }
+        if let Some(file) = &mut self.file {
+            file.write_all(&out)?;
+        }
+        self.at += out.len() as u64;
+        let mut index = self.index.write();
+        for (kind, request, decision, at_ms, place) in added {
+            index.add(kind, request, decision, at_ms, place);
         }
         Ok(())
     }
 
-    /// Removes what is older than a day, and the oldest beyond the bound. Ids are UUIDv7: within a
-    /// tenant their order is the order of time.
-    fn sweep(&mut self) -> Result<(), Error> {
-        let old = |key: &[u8]| {
-            let millis = key
-                .len()
-                .checked_sub(16)
-                .and_then(|at| key.get(at..))
-                .and_then(|id| id.try_into().ok());
-            millis.is_some_and(|id| {
-                Uid(u128::from_be_bytes(id))
-                    .millis()
-                    .saturating_add(KEPT_MS)
-                    < self.now
-            })
-        };
-        let mut excess = self.kept.saturating_sub(KEPT_ANSWERS_MAX * 9 / 10);
-        if self.kept <= KEPT_ANSWERS_MAX {
-            excess = 0;
-        }
-        let mut batch = self.db.batch();
-        let mut removed = 0;
-        for keyspace in [&self.answers, &self.decisions, &self.exposures] {
-            let mut excess = excess;
-            for entry in keyspace.iter() {
-                let key = entry.key()?;
-                if excess == 0 && !old(&key) {
-                    break;
-                }
-                excess = excess.saturating_sub(1);
-                removed += u64::from(std::ptr::eq(keyspace, &self.answers));
-                batch.remove(keyspace, key);
+    /// Starts a segment, and drops those that are past their day or beyond the bound.
+    fn open(&mut self) -> std::io::Result<()> {
+        let path_new = path(&self.dir, self.number);
+        let mut file = File::options().create(true).truncate(true).read(true).write(true).open(path_new)?;
+        self.at = file.seek(SeekFrom::Start(0))?;
+        let mut gone = Vec::new();
+        {
+            let mut index = self.index.write();
+            let holds = Vec::new();
+            index.segments.push_back(Segment { number: self.number, file: Arc::new(file.try_clone()?), newest_ms: 0, holds });
+            let is_old = |segment: &Segment| segment.newest_ms.saturating_add(KEPT_MS) < self.newest_ms;
+            while index.segments.len() > SEGMENTS_MAX
+                || (index.segments.len() > 1 && index.segments.front().is_some_and(is_old))
+            {
+                gone.extend(index.drop_oldest());
             }
         }
-        self.kept = self.kept.saturating_sub(removed);
-        Ok(batch.commit()?)
+        for number in gone {
+            std::fs::remove_file(path(&self.dir, number))?;
+        }
+        self.file = Some(file);
+        Ok(())
     }
 }

@@ -77,6 +77,15 @@ enum Command {
     },
 }
 
+impl Command {
+    fn into_events(self) -> Vec<Event> {
+        match self {
+            Self::Append { events, .. } => events,
+            Self::Erase { .. } | Self::Flush { .. } => Vec::new(),
+        }
+    }
+}
+
 /// The log. Clones share it; the writer ends, flushed, with the last clone.
 #[derive(Clone)]
 pub struct Log {
@@ -134,20 +143,26 @@ impl Log {
     }
 
     /// Appends without waiting; `done` is called by the writer once the events are durable and the
-    /// consumers have them. [`Error::Busy`] where [`QUEUE_BATCHES_MAX`] wait already.
+    /// consumers have them. Gives the events back with [`Error::Busy`] where [`QUEUE_BATCHES_MAX`]
+    /// wait already.
     pub fn submit(
         &self,
         events: Vec<Event>,
         mode: Mode,
         now: Millis,
         done: impl FnOnce(Result<Appended, Error>) + Send + 'static,
-    ) -> Result<(), Error> {
-        self.send(Command::Append {
-            events,
-            mode,
-            now,
-            done: Box::new(done),
-        })
+    ) -> Result<(), (Error, Vec<Event>)> {
+        let command = Command::Append { events, mode, now, done: Box::new(done) };
+        let queue = self.shared.queue.lock();
+        let sent = match queue.as_ref() {
+            Some(queue) => queue.try_send(command),
+            None => Err(TrySendError::Disconnected(command)),
+        };
+        match sent {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Full(command)) => Err((Error::Busy, command.into_events())),
+            Err(TrySendError::Disconnected(command)) => Err((Error::Closed, command.into_events())),
+        }
     }
 
     /// Appends and waits.
@@ -191,15 +206,6 @@ impl Log {
         queue.send(command(done)).map_err(|_| Error::Closed)?;
         drop(queue);
         receiver.recv().map_err(|_| Error::Closed)?
-    }
-
-    fn send(&self, command: Command) -> Result<(), Error> {
-        let queue = self.shared.queue.lock();
-        match queue.as_ref().ok_or(Error::Closed)?.try_send(command) {
-            Ok(()) => Ok(()),
-            Err(TrySendError::Full(_)) => Err(Error::Busy),
-            Err(TrySendError::Disconnected(_)) => Err(Error::Closed),
-        }
     }
 }
 

@@ -19,7 +19,7 @@ mod commit;
 mod keys;
 mod log;
 
-pub use answers::{Answered, Answers, Explained};
+pub use answers::{Answered, Answers, Explained, InputNote, Kept};
 pub use commit::{Appended, Consumer, Log, Mode, Stored};
 pub use log::{Reader, Record};
 

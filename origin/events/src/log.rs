@@ -131,6 +131,23 @@ impl Reader {
             .map_or(0, |bytes| number(&bytes)))
     }
 
+    /// Erased users and sessions of a tenant, and when.
+    pub fn erased(&self, tenant: &TenantId) -> Result<Vec<(String, Millis)>, Error> {
+        let prefix = erased_prefix(tenant);
+        let mut erased = Vec::new();
+        for entry in self.tenants.prefix(&prefix) {
+            let (key, value) = entry.into_inner()?;
+            let subject = key.get(prefix.len()..).unwrap_or_default();
+            erased.push((String::from_utf8_lossy(subject).into_owned(), number(&value)));
+        }
+        Ok(erased)
+    }
+
+    /// When a user or session was erased.
+    pub fn erased_at(&self, tenant: &TenantId, subject: &str) -> Result<Option<Millis>, Error> {
+        Ok(self.tenants.get(erased_key(tenant, subject))?.map(|bytes| number(&bytes)))
+    }
+
     /// The last position given out.
     pub fn last_seq(&self) -> Result<u64, Error> {
         Ok(self.meta.get("seq")?.map_or(0, |bytes| number(&bytes)))

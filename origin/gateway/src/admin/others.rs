@@ -1,0 +1,179 @@
+//! Events, imports, models, health, readiness, metrics.
+
+use super::{Answer, Reply, internal, no_body, no_query};
+use crate::Error;
+use crate::handle::Handle;
+use crate::hub::Hub;
+use crate::jobs::{Job, Jobs};
+use crate::service::About;
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::json;
+use skerry_types::{Uid, UserId};
+use skerry_wire::json::{self, FieldError, Problem, codes, format_time};
+
+/// Events in one page, by default and at most.
+const LIMIT_DEFAULT: usize = 100;
+const LIMIT_MAX: usize = 1_000;
+
+pub fn health(query: &str) -> Answer {
+    no_query(query)?;
+    Ok(Reply::json(br#"{"status":"ok"}"#.to_vec()))
+}
+
+pub fn ready(hub: &Hub, query: &str) -> Answer {
+    no_query(query)?;
+    let missing = hub.missing();
+    let ready = missing.is_empty();
+    let body = json!({"ready": ready, "missing": missing}).to_string().into_bytes();
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    Ok(Reply::json(body).with(status))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for display")]
+pub fn metrics(hub: &Hub, query: &str) -> Answer {
+    no_query(query)?;
+    let mut gauges = vec![
+        ("skerry_worker_info", format!("version=\"{}\"", env!("CARGO_PKG_VERSION")), 1.0),
+        ("skerry_origin_pops", String::new(), hub.connected.lock().len() as f64),
+        ("skerry_origin_contexts_hot", String::new(), hub.features.hot() as f64),
+        ("skerry_origin_items", String::new(), hub.catalog.len() as f64),
+        ("skerry_origin_answers_dropped", String::new(), hub.answers.dropped() as f64),
+        ("skerry_origin_ready", String::new(), f64::from(u8::from(hub.missing().is_empty()))),
+        ("skerry_stream_lag_seconds", String::new(), 0.0),
+    ];
+    if let Some(service) = hub.service.load().as_ref() {
+        gauges.push(("skerry_model_info", format!("version=\"{}\"", service.model.version()), 1.0));
+    }
+    Ok(Reply::text(hub.counters.render(&gauges)))
+}
+
+fn bad(pointer: &str, code: &'static str, detail: &str) -> Problem {
+    Problem::invalid(vec![FieldError { pointer: pointer.to_owned(), code, detail: detail.to_owned() }])
+}
+
+pub fn events(hub: &Hub, query: &str) -> Answer {
+    let [user, after, limit] = json::parse_query(query, &["user", "after", "limit"])?;
+    let user = match user {
+        Some(user) => Some(UserId::new(&user).map_err(|error| bad("?user", error.code(), &error.to_string()))?),
+        None => None,
+    };
+    let whole = |text: &str, name: &str| {
+        text.parse::<u64>().map_err(|_| bad(name, codes::OUT_OF_RANGE, "a whole number, 0 or more"))
+    };
+    let after = after.map_or(Ok(0), |text| whole(&text, "?after"))?;
+    let limit = match limit.map(|text| whole(&text, "?limit")).transpose()? {
+        None => LIMIT_DEFAULT,
+        Some(limit) => match usize::try_from(limit) {
+            Ok(limit) if (1..=LIMIT_MAX).contains(&limit) => limit,
+            _ => return Err(bad("?limit", codes::OUT_OF_RANGE, "limit is 1 to 1000")),
+        },
+    };
+    let reader = hub.log.reader();
+    let mut found = Vec::new();
+    match user {
+        Some(user) => found = reader.by_user(&hub.tenant, &format!("u:{user}"), after, limit).map_err(internal)?,
+        None => {
+            let mut each = |seq, event| found.push((seq, event));
+            reader.replay(&hub.tenant, after, limit, &mut each).map_err(internal)?;
+        }
+    }
+    let mut out = b"{\"events\":[".to_vec();
+    for (at, (seq, event)) in found.iter().enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        out.extend_from_slice(b"{\"seq\":");
+        json::write_integer(&mut out, *seq);
+        out.extend_from_slice(b",\"event\":");
+        json::event_to_json(&mut out, event);
+        out.push(b'}');
+    }
+    out.extend_from_slice(b"],\"next_after\":");
+    match found.last().filter(|_| found.len() == limit) {
+        Some((seq, _)) => json::write_integer(&mut out, *seq),
+        None => out.extend_from_slice(b"null"),
+    }
+    out.push(b'}');
+    Ok(Reply::json(out))
+}
+
+pub fn count(hub: &Hub, query: &str) -> Answer {
+    no_query(query)?;
+    let reader = hub.log.reader();
+    let count = reader.count(&hub.tenant).map_err(internal)?;
+    let seq = reader.last_seq().map_err(internal)?;
+    Ok(Reply::json(json!({"count": count, "last_seq": seq}).to_string().into_bytes()))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ImportBody {
+    path: std::path::PathBuf,
+}
+
+pub fn start_import(handle: &Handle, query: &str, body: &[u8]) -> Answer {
+    no_query(query)?;
+    let body: ImportBody = serde_json::from_slice(body).map_err(|error| {
+        let detail = error.to_string();
+        let code = if detail.starts_with("unknown field") { codes::UNKNOWN_FIELD } else { codes::INVALID_JSON };
+        Problem::bad_request(code, detail)
+    })?;
+    if !body.path.is_absolute() || !body.path.exists() {
+        return Err(bad("/path", codes::TEXT_INVALID, "path is an absolute path that exists where the origin runs"));
+    }
+    let id = handle.import(body.path).ok_or_else(|| Problem::unavailable(codes::UNAVAILABLE, "too many imports are running", 10))?;
+    let body = json!({"id": id.to_string(), "state": "running"}).to_string().into_bytes();
+    Ok(Reply::json(body).with(StatusCode::ACCEPTED))
+}
+
+pub fn import(jobs: &Jobs, id: Uid, query: &str) -> Answer {
+    no_query(query)?;
+    let job: Job = jobs.get(id).ok_or_else(|| Problem::not_found(format!("there is no import {id}")))?;
+    let summary = job.summary.unwrap_or_default();
+    let errors = summary.errors.iter().map(|error| {
+        json!({"file": error.file, "line": error.line, "code": error.code, "detail": error.detail})
+    });
+    let body = json!({
+        "id": job.id.to_string(),
+        "path": job.path,
+        "state": job.state.as_str(),
+        "started_at": format_time(job.started_ms),
+        "ended_at": job.ended_ms.map(format_time),
+        "rows": job.rows,
+        "items": {"read": summary.items, "new": job.changed.items_new, "changed": job.changed.items_changed},
+        "events": {
+            "read": summary.events, "new": job.changed.events_new,
+            "replaced": job.changed.events_replaced, "duplicate": job.changed.events_duplicate,
+        },
+        "errors_total": summary.errors_total,
+        "errors": errors.collect::<Vec<_>>(),
+        "failure": job.failure,
+    });
+    Ok(Reply::json(body.to_string().into_bytes()))
+}
+
+fn about(about: &About) -> serde_json::Value {
+    json!({
+        "version": format!("ranker@{}", about.number), "sha256": about.sha256, "made_at": format_time(about.made_ms),
+        "as_of": format_time(about.as_of_ms), "events": about.events, "items": about.items, "users": about.users,
+    })
+}
+
+pub fn model(hub: &Hub, query: &str) -> Answer {
+    no_query(query)?;
+    let current = hub.service.load().as_ref().map(|service| about(&service.about));
+    Ok(Reply::json(json!({"current": current}).to_string().into_bytes()))
+}
+
+/// Trains on what is stored; answers when the model is in service.
+pub fn train(handle: &Handle, query: &str, body: &[u8]) -> Answer {
+    no_query(query)?;
+    no_body(body)?;
+    match tokio::runtime::Handle::current().block_on(handle.train()) {
+        Ok(made) => Ok(Reply::json(about(&made).to_string().into_bytes()).with(StatusCode::CREATED)),
+        Err(error @ Error::Training) => Err(Problem::unavailable(codes::UNAVAILABLE, error.to_string(), 10)),
+        Err(error @ Error::NoData) => Err(Problem::bad_request(codes::INVALID_REQUEST, error.to_string())),
+        Err(error) => Err(internal(error)),
+    }
+}

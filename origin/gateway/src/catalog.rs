@@ -1,0 +1,301 @@
+//! The catalogue: items with attributes and rights, durable in the store and whole in memory.
+//!
+//! Invariants: a change is durable before it is visible, and visible before the call returns; an
+//! item that was removed stays in the rights mask as hidden, because pools and lists that name it
+//! live on at the edge; [`Catalog::rights_changed`] moves with each change of any item's rights.
+
+use crate::Error;
+use crate::state::State;
+use fjall::{Database, Keyspace, PersistMode};
+use parking_lot::{Mutex, RwLock};
+use skerry_origin_core::Card;
+use skerry_types::{Attributes, Item, ItemHash, ItemId, Rights, TenantId};
+use skerry_wire::codec::{decode_as, encode_as};
+use skerry_wire::value::schema::CATALOG_ITEM;
+use skerry_wire::value::{MaskBlob, PoolItem};
+use std::collections::HashMap;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// Metadata of one item that travels in pools and answers, in bytes of JSON.
+pub const CARD_FIELDS_BYTES_MAX: usize = 512;
+/// Attributes that come first where not all fit.
+const FIELDS_FIRST: [&str; 3] = ["title", "year", "genre"];
+
+/// An item and what is derived from it.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    pub item: Item,
+    pub card: Arc<Card>,
+}
+
+impl Entry {
+    fn new(item: Item) -> Self {
+        let card = Card {
+            id: item.id.clone(),
+            hash: item.id.hash(),
+            title: Arc::from(item.title()),
+            fields: Arc::new(card_fields(&item.attributes)),
+            rights: item.rights.clone(),
+        };
+        Self { item, card: Arc::new(card) }
+    }
+}
+
+/// What a write did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Written {
+    pub new: usize,
+    pub changed: usize,
+    pub same: usize,
+}
+
+/// The catalogue of one tenant.
+pub struct Catalog {
+    tenant: TenantId,
+    db: Database,
+    store: Keyspace,
+    items: RwLock<HashMap<ItemId, Arc<Entry>>>,
+    /// Removed items: in the mask, nowhere else.
+    removed: RwLock<HashMap<ItemHash, ItemId>>,
+    writing: Mutex<()>,
+    rights_changed: watch::Sender<u64>,
+    cards_changed: watch::Sender<u64>,
+}
+
+impl Catalog {
+    pub fn open(state: &State, tenant: &TenantId) -> Result<Self, Error> {
+        let store = state.keyspace("items")?;
+        let mut items = HashMap::new();
+        let mut removed = HashMap::new();
+        for entry in store.prefix(key(tenant, "")) {
+            let (key, bytes) = entry.into_inner()?;
+            let stored: Option<Item> = decode_as(CATALOG_ITEM, &bytes).map_err(|error| Error::Corrupt {
+                path: state.dir.join("store"),
+                reason: format!("item {}: {error}", String::from_utf8_lossy(&key).replace('\0', "/")),
+            })?;
+            match stored {
+                Some(item) => {
+                    items.insert(item.id.clone(), Arc::new(Entry::new(item)));
+                }
+                None => {
+                    let id = key.get(tenant.as_str().len() + 1..).and_then(|id| std::str::from_utf8(id).ok());
+                    if let Some(id) = id.and_then(|id| ItemId::new(id).ok()) {
+                        removed.insert(id.hash(), id);
+                    }
+                }
+            }
+        }
+        Ok(Self {
+            tenant: tenant.clone(),
+            db: state.db.clone(),
+            store,
+            items: RwLock::new(items),
+            removed: RwLock::new(removed),
+            writing: Mutex::new(()),
+            rights_changed: watch::Sender::new(0),
+            cards_changed: watch::Sender::new(0),
+        })
+    }
+
+    pub fn get(&self, id: &ItemId) -> Option<Arc<Entry>> {
+        self.items.read().get(id).cloned()
+    }
+
+    pub fn card(&self, id: &ItemId) -> Option<Arc<Card>> {
+        self.items.read().get(id).map(|entry| Arc::clone(&entry.card))
+    }
+
+    pub fn len(&self) -> usize {
+        self.items.read().len()
+    }
+
+    /// All items by id.
+    pub fn all(&self) -> Vec<Arc<Entry>> {
+        let mut all: Vec<Arc<Entry>> = self.items.read().values().cloned().collect();
+        all.sort_unstable_by(|a, b| a.item.id.cmp(&b.item.id));
+        all
+    }
+
+    /// Writes items whole.
+    pub fn put(&self, items: Vec<Item>) -> Result<Written, Error> {
+        let _one_at_a_time = self.writing.lock();
+        self.write(items)
+    }
+
+    fn write(&self, items: Vec<Item>) -> Result<Written, Error> {
+        let mut written = Written::default();
+        let mut fresh: HashMap<ItemId, Arc<Entry>> = HashMap::with_capacity(items.len());
+        let mut batch = self.db.batch();
+        let (mut rights, mut cards) = (false, false);
+        for item in items {
+            let old = fresh.get(&item.id).cloned().or_else(|| self.get(&item.id));
+            match &old {
+                Some(old) if old.item == item => {
+                    written.same += 1;
+                    continue;
+                }
+                Some(old) => {
+                    written.changed += 1;
+                    rights |= old.item.rights != item.rights;
+                    cards |= old.item.attributes != item.attributes;
+                }
+                None => {
+                    written.new += 1;
+                    rights |= !item.rights.is_free() || self.removed.read().contains_key(&item.id.hash());
+                }
+            }
+            let entry = Entry::new(item);
+            batch.insert(&self.store, key(&self.tenant, entry.item.id.as_str()), encode_as(CATALOG_ITEM, &Some(&entry.item))?);
+            fresh.insert(entry.item.id.clone(), Arc::new(entry));
+        }
+        if fresh.is_empty() {
+            return Ok(written);
+        }
+        batch.durability(Some(PersistMode::SyncData)).commit()?;
+        {
+            let (mut items, mut removed) = (self.items.write(), self.removed.write());
+            for (id, entry) in fresh {
+                removed.remove(&entry.card.hash);
+                items.insert(id, entry);
+            }
+        }
+        self.announce(rights, cards);
+        Ok(written)
+    }
+
+    /// Changes one item; `None` where there is none.
+    pub fn change(&self, id: &ItemId, change: impl FnOnce(&mut Item)) -> Result<Option<Arc<Entry>>, Error> {
+        let _one_at_a_time = self.writing.lock();
+        let Some(old) = self.get(id) else { return Ok(None) };
+        let mut item = old.item.clone();
+        change(&mut item);
+        self.write(vec![item])?;
+        Ok(self.get(id))
+    }
+
+    /// Removes an item; false where there was none.
+    pub fn remove(&self, id: &ItemId) -> Result<bool, Error> {
+        let _one_at_a_time = self.writing.lock();
+        if self.get(id).is_none() {
+            return Ok(false);
+        }
+        let mut batch = self.db.batch();
+        batch.insert(&self.store, key(&self.tenant, id.as_str()), encode_as(CATALOG_ITEM, &None::<Item>)?);
+        batch.durability(Some(PersistMode::SyncData)).commit()?;
+        self.removed.write().insert(id.hash(), id.clone());
+        self.items.write().remove(id);
+        self.announce(true, false);
+        Ok(true)
+    }
+
+    /// The rights mask: every item that is not free, removed ones as hidden, ascending by hash.
+    pub fn mask(&self) -> MaskBlob {
+        let restricted = |entry: &Arc<Entry>| (entry.card.hash, entry.item.rights.clone());
+        let mut entries: Vec<(ItemHash, Rights)> =
+            self.items.read().values().filter(|entry| !entry.item.rights.is_free()).map(restricted).collect();
+        let hidden = || Rights { hidden: true, ..Rights::default() };
+        entries.extend(self.removed.read().keys().map(|hash| (*hash, hidden())));
+        entries.sort_by_key(|(hash, _)| *hash);
+        MaskBlob { entries }
+    }
+
+    /// Id and metadata as pools carry them.
+    pub fn pool_item(&self, id: &ItemId) -> PoolItem {
+        let fields = self.card(id).map_or_else(Default::default, |card| Arc::clone(&card.fields));
+        PoolItem { id: id.clone(), fields }
+    }
+
+    pub fn rights_changed(&self) -> watch::Receiver<u64> {
+        self.rights_changed.subscribe()
+    }
+
+    pub fn cards_changed(&self) -> watch::Receiver<u64> {
+        self.cards_changed.subscribe()
+    }
+
+    fn announce(&self, rights: bool, cards: bool) {
+        if rights {
+            self.rights_changed.send_modify(|count| *count += 1);
+        }
+        if cards {
+            self.cards_changed.send_modify(|count| *count += 1);
+        }
+    }
+}
+
+fn key(tenant: &TenantId, id: &str) -> Vec<u8> {
+    let mut key = tenant.as_str().as_bytes().to_vec();
+    key.push(0);
+    key.extend_from_slice(id.as_bytes());
+    key
+}
+
+/// As many attributes as fit, the well-known ones first.
+fn card_fields(attributes: &Attributes) -> Attributes {
+    let first = FIELDS_FIRST.iter().filter_map(|name| attributes.get_key_value(*name));
+    let others = attributes.iter().filter(|(name, _)| !FIELDS_FIRST.contains(&name.as_ref()));
+    let mut fields = Attributes::new();
+    let mut left = CARD_FIELDS_BYTES_MAX;
+    for (name, value) in first.chain(others) {
+        let mut json = Vec::new();
+        skerry_wire::json::attributes_to_json(&mut json, &Attributes::from([(name.clone(), value.clone())]));
+        if let Some(rest) = left.checked_sub(json.len()) {
+            left = rest;
+            fields.insert(name.clone(), value.clone());
+        }
+    }
+    fields
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use skerry_types::Value;
+
+    fn item(id: &str, hidden: bool) -> Item {
+        let attributes = Attributes::from([("title".into(), Value::text(id))]);
+        Item { id: ItemId::new(id).unwrap(), attributes, rights: Rights { hidden, ..Rights::default() } }
+    }
+
+    #[test]
+    fn rights_move_the_mask_and_removed_items_stay_hidden() {
+        let dir = tempfile::tempdir().unwrap();
+        let tenant = TenantId::default();
+        {
+            let state = State::open(dir.path(), false).unwrap();
+            let catalog = Catalog::open(&state, &tenant).unwrap();
+            let epoch = || *catalog.rights_changed.borrow();
+            let steps: [(&str, &dyn Fn(), u64, usize); 6] = [
+                ("free items", &|| drop(catalog.put(vec![item("a", false), item("b", false)])), 0, 0),
+                ("hidden", &|| drop(catalog.put(vec![item("a", true)])), 1, 1),
+                ("the same again", &|| drop(catalog.put(vec![item("a", true)])), 1, 1),
+                ("shown again", &|| drop(catalog.put(vec![item("a", false)])), 2, 0),
+                ("removed", &|| drop(catalog.remove(&ItemId::new("b").unwrap())), 3, 1),
+                ("removed again", &|| drop(catalog.remove(&ItemId::new("b").unwrap())), 3, 1),
+            ];
+            for (name, step, want_epoch, want_mask) in steps {
+                step();
+                assert_eq!((epoch(), catalog.mask().entries.len()), (want_epoch, want_mask), "{name}");
+            }
+        }
+        let state = State::open(dir.path(), false).unwrap();
+        let catalog = Catalog::open(&state, &tenant).unwrap();
+        assert_eq!((catalog.len(), catalog.mask().entries.len()), (1, 1), "both survive a restart");
+        catalog.put(vec![item("b", false)]).unwrap();
+        assert!(catalog.mask().entries.is_empty(), "an item that comes back is free");
+    }
+
+    #[test]
+    fn cards_carry_what_fits_well_known_fields_first() {
+        let long = "x".repeat(400);
+        let attributes = Attributes::from([
+            ("a".into(), Value::text(&long)),
+            ("title".into(), Value::text("T")),
+            ("year".into(), Value::Int(1999)),
+            ("z".into(), Value::text(&long)),
+        ]);
+        let names: Vec<_> = card_fields(&attributes).into_keys().collect();
+        assert_eq!(names, ["a".into(), "title".into(), Box::<str>::from("year")]);
+    }
+}

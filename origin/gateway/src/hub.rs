@@ -1,0 +1,275 @@
+//! What all parts of the origin share: stores, the model in service, what is pushed, and where the
+//! origin is in its life. The pipeline's ports are implemented here, in process.
+
+use crate::artifacts::Artifacts;
+use crate::catalog::Catalog;
+use crate::clock::Clock;
+use crate::counters::Counters;
+use crate::pops::Pops;
+use crate::service::Service;
+use crate::state::State;
+use crate::users::Users;
+use crate::{Error, Options};
+use arc_swap::{ArcSwap, ArcSwapOption};
+use parking_lot::Mutex;
+use skerry_decide::bandit::Snapshot;
+use skerry_origin_bandit::Ledger;
+use skerry_origin_core::{Card, PortError, World};
+use skerry_origin_events::{Answers, Log};
+use skerry_origin_features::Store;
+use skerry_origin_ranker::Model;
+use skerry_types::{ItemId, Millis, Surface, TenantId, Tick, Uid, UserContext, UserId};
+use skerry_wire::frame::{PushKind, RegionState};
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use tokio::sync::{broadcast, watch};
+
+/// Invalidations kept for PoPs that reconnect.
+const INVALIDATIONS_MAX: usize = 1_024;
+/// Announcements that a slow connection may fall behind by.
+pub const NEWS_MAX: usize = 1_024;
+/// A region frame is believed this long, in milliseconds.
+const FRAME_TTL_MS: u32 = 3_000;
+/// Bits of [`RegionState::capabilities`].
+const RANK: u32 = 4;
+const FEATURES: u32 = 8;
+const READY: u32 = 16;
+
+/// What connections hear of besides artifacts.
+#[derive(Debug, Clone)]
+pub enum News {
+    /// Forget these users.
+    Erased(Arc<Vec<UserId>>),
+    /// Purge these tags.
+    Invalidate { seq: u64, tags: Arc<Vec<Box<str>>> },
+    /// The contexts of these users changed; the PoP that reported it knows.
+    Contexts { users: Arc<Vec<(UserId, Arc<str>)>> },
+    Drain,
+}
+
+/// Where the origin is in its life.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Life {
+    Starting,
+    Running,
+    Failed(String),
+}
+
+/// Everything shared.
+pub struct Hub {
+    pub options: Options,
+    pub tenant: TenantId,
+    pub clock: Clock,
+    pub state: State,
+    pub catalog: Catalog,
+    pub users: Users,
+    pub log: Log,
+    pub features: Arc<Store>,
+    pub ledger: Arc<Ledger>,
+    pub answers: Arc<Answers>,
+    pub artifacts: Artifacts,
+    pub pops: Pops,
+    pub counters: Counters,
+    pub service: ArcSwapOption<Service>,
+    pub bandits: ArcSwap<HashMap<Surface, Arc<Snapshot>>>,
+    pub news: broadcast::Sender<News>,
+    pub life: watch::Sender<Life>,
+    pub draining: AtomicBool,
+    /// Set when the ledger has news that no snapshot has.
+    pub rewards_changed: Arc<AtomicBool>,
+    /// Connected PoPs by connection.
+    pub connected: Mutex<HashMap<u64, Arc<str>>>,
+    invalidations: Mutex<(u64, VecDeque<(u64, Arc<Vec<Box<str>>>)>)>,
+    epoch: u64,
+    seq: AtomicU64,
+}
+
+/// The parts that are opened before they are shared.
+pub struct Parts {
+    pub options: Options,
+    pub clock: Clock,
+    pub state: State,
+    pub catalog: Catalog,
+    pub users: Users,
+    pub log: Log,
+    pub features: Arc<Store>,
+    pub ledger: Arc<Ledger>,
+    pub answers: Arc<Answers>,
+    pub pops: Pops,
+    pub rewards_changed: Arc<AtomicBool>,
+    pub news: broadcast::Sender<News>,
+}
+
+impl Hub {
+    pub fn new(parts: Parts) -> Result<Self, Error> {
+        let Parts { options, clock, state, catalog, users, log, features, ledger, answers, pops, rewards_changed, news } = parts;
+        let invalidated =
+            state.get("invalidated")?.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes);
+        Ok(Self {
+            artifacts: Artifacts::new(&state),
+            tenant: TenantId::default(),
+            epoch: clock.now(),
+            options,
+            clock,
+            state,
+            catalog,
+            users,
+            log,
+            features,
+            ledger,
+            answers,
+            pops,
+            counters: Counters::default(),
+            service: ArcSwapOption::empty(),
+            bandits: ArcSwap::default(),
+            news,
+            life: watch::Sender::new(Life::Starting),
+            draining: AtomicBool::new(false),
+            rewards_changed,
+            connected: Mutex::default(),
+            invalidations: Mutex::new((invalidated, VecDeque::new())),
+            seq: AtomicU64::new(0),
+        })
+    }
+
+    pub fn now(&self) -> Millis {
+        self.clock.now()
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// What is missing before questions can be answered well.
+    pub fn missing(&self) -> Vec<&'static str> {
+        let mut missing = Vec::new();
+        if self.service.load().is_none() {
+            missing.push("model");
+        }
+        for kind in [PushKind::Config, PushKind::Mask, PushKind::Popular, PushKind::Pool] {
+            if self.artifacts.get(kind).is_none() {
+                missing.push(kind.as_str());
+            }
+        }
+        if !self.features.is_healthy() {
+            missing.push("features");
+        }
+        match *self.life.borrow() {
+            Life::Running => {}
+            Life::Starting => missing.push("start"),
+            Life::Failed(_) => missing.push("failed"),
+        }
+        if self.is_draining() {
+            missing.push("draining");
+        }
+        missing
+    }
+
+    /// The region's state, as of now; each one is newer than the last.
+    pub fn region_state(&self) -> RegionState {
+        let rank = self.service.load().is_some();
+        let features = self.features.is_healthy();
+        let ready = rank && !self.is_draining();
+        let bits = [(rank, RANK), (features, FEATURES), (ready, READY)];
+        RegionState {
+            region: Arc::clone(&self.options.region),
+            epoch: self.epoch,
+            seq: self.seq.fetch_add(1, Ordering::Relaxed),
+            capabilities: bits.iter().filter(|(on, _)| *on).map(|(_, bit)| bit).sum(),
+            configured: RANK | FEATURES | READY,
+            admit_pct: if ready { 100 } else { 0 },
+            // The log tells its consumers before it acknowledges: nothing lags behind it.
+            event_lag_ms: 0,
+            ttl_ms: FRAME_TTL_MS,
+        }
+    }
+
+    /// Tells all PoPs, now and when they reconnect, to purge.
+    pub fn invalidate(&self, tags: Vec<Box<str>>) -> Result<(), Error> {
+        let tags = Arc::new(tags);
+        let mut invalidations = self.invalidations.lock();
+        let seq = invalidations.0 + 1;
+        self.state.put("invalidated", &seq.to_be_bytes())?;
+        invalidations.0 = seq;
+        if invalidations.1.len() == INVALIDATIONS_MAX {
+            invalidations.1.pop_front();
+        }
+        invalidations.1.push_back((seq, Arc::clone(&tags)));
+        // Nobody listens where no PoP is connected.
+        let _ = self.news.send(News::Invalidate { seq, tags });
+        Ok(())
+    }
+
+    /// What a PoP missed since `after`. It sees a gap where that is no longer kept.
+    pub fn invalidations_after(&self, after: u64) -> Vec<(u64, Arc<Vec<Box<str>>>)> {
+        let invalidations = self.invalidations.lock();
+        let missed: Vec<_> = invalidations.1.iter().filter(|(seq, _)| *seq > after).cloned().collect();
+        if missed.is_empty() && invalidations.0 > after {
+            // Kept nothing: the newest number alone, so that the gap shows.
+            return vec![(invalidations.0, Arc::default())];
+        }
+        missed
+    }
+
+    pub fn fresh_id(&self) -> Uid {
+        Uid::v7(self.now(), crate::clock::entropy())
+    }
+}
+
+impl World for Hub {
+    type Model = Model;
+
+    fn context(&self, tenant: &TenantId, subject: &str) -> Result<Option<Arc<UserContext>>, PortError> {
+        self.features
+            .context(tenant, subject)
+            .map_err(|error| PortError { what: "features", detail: error.to_string() })
+    }
+
+    fn model(&self, tenant: &TenantId) -> Option<Arc<Model>> {
+        if *tenant != self.tenant {
+            return None;
+        }
+        self.service.load().as_ref().map(|service| Arc::clone(&service.model))
+    }
+
+    fn card(&self, tenant: &TenantId, id: &ItemId) -> Option<Arc<Card>> {
+        if *tenant == self.tenant { self.catalog.card(id) } else { None }
+    }
+
+    fn near(&self, _: &TenantId, query: &[f32], k: usize) -> Result<Vec<(u32, f32)>, PortError> {
+        match self.service.load().as_ref() {
+            Some(service) => service.near(query, k),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    fn near_where(
+        &self,
+        _: &TenantId,
+        query: &[f32],
+        k: usize,
+        allow: &dyn Fn(u32) -> bool,
+    ) -> Result<Vec<(u32, f32)>, PortError> {
+        match self.service.load().as_ref() {
+            Some(service) => service.near_where(query, k, allow),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    fn bandit(&self, tenant: &TenantId, surface: &Surface) -> Result<Option<Arc<Snapshot>>, PortError> {
+        if *tenant != self.tenant {
+            return Ok(None);
+        }
+        let bandits = self.bandits.load();
+        Ok(bandits.get(surface).or_else(|| bandits.get(&Surface::default())).cloned())
+    }
+
+    fn region(&self) -> Arc<str> {
+        Arc::clone(&self.options.region)
+    }
+
+    fn tick(&self) -> Tick {
+        self.clock.tick()
+    }
+}

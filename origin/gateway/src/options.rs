@@ -1,0 +1,144 @@
+//! What an origin is started with.
+
+use crate::imports;
+use crate::Error;
+use skerry_origin_training::TrainOptions;
+use skerry_types::{Event, Item, Surface};
+use skerry_wire::value::ApiKey;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// What a long step is doing.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step {
+    /// Rows read so far.
+    Import { rows: u64 },
+    /// A stage of training and how much of it is done, 0 to 1.
+    Train { stage: &'static str, share: f32 },
+    /// A line for people.
+    Note(String),
+}
+
+/// Told of long work; called from many threads.
+pub type Progress = Arc<dyn Fn(Step) + Send + Sync>;
+
+/// Data to start with.
+#[derive(Clone)]
+pub enum Data {
+    /// A folder or file: MovieLens, JSON lines, CSV.
+    Path(PathBuf),
+    /// Made in memory. `digest` names the content: the same digest is not imported twice.
+    Made { digest: [u8; 32], items: Vec<Item>, events: Vec<Event> },
+}
+
+impl Data {
+    pub(crate) fn digest(&self) -> Result<[u8; 32], Error> {
+        match self {
+            Self::Path(path) => imports::digest(path),
+            Self::Made { digest, .. } => Ok(*digest),
+        }
+    }
+}
+
+/// Bounds of the listeners, units last.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Questions in flight, over all PoPs; beyond it they are refused at once.
+    pub asks_max: usize,
+    pub connections_max: usize,
+    /// Streams open at once on one connection.
+    pub streams_max: u32,
+    pub stream_window_bytes: u32,
+    pub connection_window_bytes: u32,
+    /// A frame that has begun must end within this.
+    pub frame_ms: u64,
+    /// A connection without a packet for this long is gone.
+    pub idle_ms: u32,
+    /// One push must be taken within this.
+    pub push_ms: u64,
+    /// A drain takes at most this long.
+    pub drain_ms: u64,
+    /// Last acknowledgements travel for this long.
+    pub linger_ms: u64,
+    /// A body of the admin API must arrive within this.
+    pub body_ms: u64,
+    /// Connections of the admin API.
+    pub admin_connections_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            asks_max: 512,
+            connections_max: 1_024,
+            streams_max: 1_024,
+            stream_window_bytes: (1 << 20) + (64 << 10),
+            connection_window_bytes: 16 << 20,
+            frame_ms: skerry_wire::frame::FRAME_MS_MAX,
+            idle_ms: 4_000,
+            push_ms: 60_000,
+            drain_ms: 10_000,
+            linger_ms: 200,
+            body_ms: 10_000,
+            admin_connections_max: 256,
+        }
+    }
+}
+
+/// Settings of an origin.
+#[derive(Clone)]
+pub struct Options {
+    pub state: PathBuf,
+    /// QUIC (UDP) for PoPs.
+    pub listen: SocketAddr,
+    /// HTTP for operators.
+    pub admin: SocketAddr,
+    /// Folder with `ca.crt`, `origin.crt`, `origin.key`.
+    pub keys: PathBuf,
+    /// Keys that may ask and administrate; empty: none is needed on loopback, and nothing else is
+    /// bound ([`crate::api_keys`] reads a folder).
+    pub api_keys: Vec<ApiKey>,
+    pub data: Option<Data>,
+    pub region: Arc<str>,
+    pub surfaces: Vec<Surface>,
+    pub public_names_users: Option<bool>,
+    /// Freshness of a PoP's responses, milliseconds.
+    pub fresh_active_ms: u32,
+    pub fresh_idle_ms: u32,
+    /// Items of the pool that PoPs rank from without the origin.
+    pub pool_items: usize,
+    /// Off: no exploration at all (offline evaluation).
+    pub explore: bool,
+    pub train: TrainOptions,
+    /// Sets damaged state aside instead of refusing to start.
+    pub repair: bool,
+    pub limits: Limits,
+    pub progress: Progress,
+}
+
+impl Options {
+    /// Defaults for one machine: loopback, ports chosen by the system.
+    #[must_use]
+    pub fn new(state: impl Into<PathBuf>, keys: impl Into<PathBuf>) -> Self {
+        Self {
+            state: state.into(),
+            keys: keys.into(),
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            admin: SocketAddr::from(([127, 0, 0, 1], 0)),
+            api_keys: Vec::new(),
+            data: None,
+            region: Arc::from("local"),
+            surfaces: Vec::new(),
+            public_names_users: None,
+            fresh_active_ms: 5 * 60 * 1000,
+            fresh_idle_ms: 15 * 60 * 1000,
+            pool_items: 10_000,
+            explore: true,
+            train: TrainOptions::default(),
+            repair: false,
+            limits: Limits::default(),
+            progress: Arc::new(|_| {}),
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! Making what PoPs hold from what the origin knows, and remaking it when that changes.
+
+use crate::Error;
+use crate::hub::Hub;
+use crate::service::Service;
+use skerry_decide::bandit::Snapshot;
+use skerry_types::{ItemId, Surface};
+use skerry_wire::codec::encode_as;
+use skerry_wire::frame::PushKind;
+use skerry_wire::value::schema::BANDIT_SNAPSHOT;
+use skerry_wire::value::{BanditBlob, ConfigBlob, PoolBlob, PopularBlob, PopularFor, PopularItem, PopularList};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// Items of the popular list.
+pub const POPULAR_MAX: usize = 200;
+/// Arms of a surface that come from outside the model: new items that nobody knows yet.
+const COLD_ARMS_MAX: usize = 50;
+/// Changed titles and attributes reach the pool after this long, in milliseconds.
+const CARDS_MS: u64 = 5_000;
+/// Bandit parameters are integrated this often, where they changed, in milliseconds.
+const BANDIT_MS: u64 = 3_000;
+const SEALING_KEY: &str = "sealing_key";
+
+/// Everything that depends on the model and the catalogue. Blocking.
+pub fn all(hub: &Hub) -> Result<(), Error> {
+    config(hub)?;
+    mask(hub)?;
+    if let Some(service) = hub.service.load_full() {
+        popular(hub, &service)?;
+        bandit(hub, &service)?;
+        pool(hub, &service)?;
+    }
+    Ok(())
+}
+
+fn publish<T: skerry_wire::codec::Schema + serde::Serialize>(hub: &Hub, kind: PushKind, value: &T) -> Result<(), Error> {
+    let bytes = skerry_wire::encode(value)?;
+    hub.artifacts.publish(kind, bytes, hub.now()).map(|_| ())
+}
+
+pub fn config(hub: &Hub) -> Result<(), Error> {
+    let sealing_key = match hub.state.get(SEALING_KEY)?.and_then(|key| key.try_into().ok()) {
+        Some(key) => key,
+        None => {
+            let key = crate::clock::secret()
+                .ok_or_else(|| Error::Store("the system gives no random numbers".to_owned()))?;
+            hub.state.put(SEALING_KEY, &key)?;
+            key
+        }
+    };
+    let options = &hub.options;
+    let config = ConfigBlob {
+        pop: Arc::from(""),
+        region: Arc::from(""),
+        sealing_key,
+        surfaces: options.surfaces.clone(),
+        public_names_users: options.public_names_users,
+        keys: options.api_keys.clone(),
+        fresh_active_ms: options.fresh_active_ms,
+        fresh_idle_ms: options.fresh_idle_ms,
+    };
+    publish(hub, PushKind::Config, &config)
+}
+
+pub fn mask(hub: &Hub) -> Result<(), Error> {
+    publish(hub, PushKind::Mask, &hub.catalog.mask())
+}
+
+fn popular(hub: &Hub, service: &Service) -> Result<(), Error> {
+    // Items whose rights are restricted are in the list: the mask decides when it is served.
+    let trending = service.model.trending(POPULAR_MAX);
+    let items = trending.iter().filter_map(|(row, score)| {
+        let card = hub.catalog.card(service.model.id(*row)?)?;
+        Some(PopularItem { id: card.id.clone(), score: *score, fields: Arc::clone(&card.fields) })
+    });
+    let list = PopularList { as_of_ms: service.about.as_of_ms, items: items.collect() };
+    publish(hub, PushKind::Popular, &PopularBlob { lists: vec![PopularFor { surface: None, locale: None, list }] })
+}
+
+fn pool(hub: &Hub, service: &Service) -> Result<(), Error> {
+    let (rows, pool) = service.model.edge_pool(hub.options.pool_items);
+    let blob = PoolBlob {
+        model: service.model.version(),
+        region: Arc::clone(&hub.options.region),
+        made_ms: service.about.made_ms,
+        as_of_ms: service.about.as_of_ms,
+        arrays: pool.to_bytes(),
+        items: rows.iter().filter_map(|row| service.model.id(*row)).map(|id| hub.catalog.pool_item(id)).collect(),
+    };
+    publish(hub, PushKind::Pool, &blob)
+}
+
+/// Integrates the parameters of each surface and makes them current, here and at the PoPs.
+pub fn bandit(hub: &Hub, service: &Service) -> Result<(), Error> {
+    let arms = arms(hub, service);
+    let default = [Surface::default()];
+    let mut snapshots: HashMap<Surface, Arc<Snapshot>> = HashMap::new();
+    for surface in hub.options.surfaces.iter().chain(&default) {
+        let snapshot = hub.ledger.snapshot(&hub.tenant, surface, &arms, hub.now());
+        snapshots.insert(surface.clone(), Arc::new(snapshot));
+    }
+    let mut blob = BanditBlob::default();
+    for (surface, snapshot) in &snapshots {
+        blob.snapshots.push((surface.clone(), encode_as(BANDIT_SNAPSHOT, &**snapshot)?));
+    }
+    blob.snapshots.sort_by(|a, b| a.0.cmp(&b.0));
+    hub.bandits.store(Arc::new(snapshots));
+    publish(hub, PushKind::Bandit, &blob)
+}
+
+/// What is worth exploring: items that the model does not know yet, then what is trending.
+fn arms(hub: &Hub, service: &Service) -> Vec<ItemId> {
+    let cold = hub.catalog.all();
+    let cold = cold.iter().filter(|entry| !entry.item.rights.hidden && service.model.index_of(entry.item.id.as_str()).is_none());
+    let mut arms: Vec<ItemId> = cold.map(|entry| entry.item.id.clone()).take(COLD_ARMS_MAX).collect();
+    let trending = service.model.trending(skerry_decide::bandit::ARMS_MAX - arms.len());
+    arms.extend(trending.iter().filter_map(|(row, _)| service.model.id(*row).cloned()));
+    arms
+}
+
+/// Remakes what changes: the mask at once, metadata and bandit parameters a little later.
+pub async fn keep_current(hub: Arc<Hub>, stop: CancellationToken) {
+    let mut rights = hub.catalog.rights_changed();
+    let mut cards = hub.catalog.cards_changed();
+    let mut cards_due: Option<tokio::time::Instant> = None;
+    let mut bandit_due = tokio::time::interval(Duration::from_millis(BANDIT_MS));
+    bandit_due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        let cards_timer = async {
+            match cards_due {
+                Some(due) => tokio::time::sleep_until(due).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => break,
+            changed = rights.changed() => {
+                if changed.is_err() { break; }
+                blocking(&hub, "mask", mask).await;
+            }
+            changed = cards.changed() => {
+                if changed.is_err() { break; }
+                cards_due.get_or_insert_with(|| in_ms(CARDS_MS));
+            }
+            () = cards_timer => {
+                cards_due = None;
+                blocking(&hub, "pool", |hub| match hub.service.load_full() {
+                    Some(service) => popular(hub, &service).and_then(|()| pool(hub, &service)),
+                    None => Ok(()),
+                }).await;
+            }
+            _ = bandit_due.tick() => {
+                if hub.rewards_changed.swap(false, std::sync::atomic::Ordering::Relaxed) {
+                    blocking(&hub, "bandit", |hub| match hub.service.load_full() {
+                        Some(service) => bandit(hub, &service),
+                        None => Ok(()),
+                    }).await;
+                }
+            }
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a timer of the runtime")]
+fn in_ms(ms: u64) -> tokio::time::Instant {
+    tokio::time::Instant::now() + Duration::from_millis(ms)
+}
+
+async fn blocking(hub: &Arc<Hub>, what: &'static str, work: fn(&Hub) -> Result<(), Error>) {
+    let hub = Arc::clone(hub);
+    match tokio::task::spawn_blocking(move || work(&hub)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::error!(%error, what, "an artifact was not published"),
+        Err(error) => tracing::error!(%error, what, "publishing an artifact failed"),
+    }
+}

@@ -1,0 +1,7 @@
+//! Whole origins in this process, with real certificates, sockets and files.
+
+mod breaches;
+mod http;
+mod path;
+mod restart;
+mod world;

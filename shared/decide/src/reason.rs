@@ -9,13 +9,21 @@ const TITLE_CHARS_MAX: usize = 80;
 /// The reason that always holds.
 #[must_use]
 pub fn popular() -> Reason {
-    Reason { kind: ReasonKind::Popular, items: Vec::new(), detail: None }
+    Reason {
+        kind: ReasonKind::Popular,
+        items: Vec::new(),
+        detail: None,
+    }
 }
 
 /// "More Drama for you".
 #[must_use]
 pub fn genre(name: &str) -> Reason {
-    Reason { kind: ReasonKind::GenreAffinity, items: Vec::new(), detail: Some(Arc::from(name)) }
+    Reason {
+        kind: ReasonKind::GenreAffinity,
+        items: Vec::new(),
+        detail: Some(Arc::from(name)),
+    }
 }
 
 /// Puts a reason into words. One without the item or detail that its template needs says the weaker
@@ -48,26 +56,58 @@ mod tests {
 
     #[test]
     fn each_kind_has_words_and_a_weaker_form() {
-        let item = ItemRef { id: ItemId::new("1748").unwrap(), title: "Dark City".into() };
+        let item = ItemRef {
+            id: ItemId::new("1748").unwrap(),
+            title: "Dark City".into(),
+        };
         let reason = |kind, with_item: bool, detail: Option<&str>| Reason {
             kind,
-            items: if with_item { vec![item.clone()] } else { vec![] },
+            items: if with_item {
+                vec![item.clone()]
+            } else {
+                vec![]
+            },
             detail: detail.map(Arc::from),
         };
         let cases = [
-            (reason(ReasonKind::BecauseLiked, true, None), "Because you liked Dark City"),
-            (reason(ReasonKind::BecauseLiked, false, None), "Picked for you"),
-            (reason(ReasonKind::BecauseWatched, true, None), "Because you looked at Dark City"),
-            (reason(ReasonKind::SimilarTo, true, None), "Similar to Dark City"),
-            (reason(ReasonKind::GenreAffinity, false, Some("Drama")), "More Drama for you"),
-            (reason(ReasonKind::Explore, false, None), "Something new to try"),
+            (
+                reason(ReasonKind::BecauseLiked, true, None),
+                "Because you liked Dark City",
+            ),
+            (
+                reason(ReasonKind::BecauseLiked, false, None),
+                "Picked for you",
+            ),
+            (
+                reason(ReasonKind::BecauseWatched, true, None),
+                "Because you looked at Dark City",
+            ),
+            (
+                reason(ReasonKind::SimilarTo, true, None),
+                "Similar to Dark City",
+            ),
+            (
+                reason(ReasonKind::GenreAffinity, false, Some("Drama")),
+                "More Drama for you",
+            ),
+            (
+                reason(ReasonKind::Explore, false, None),
+                "Something new to try",
+            ),
             (popular(), "Popular now"),
         ];
         for (reason, want) in cases {
             assert_eq!(text(&reason), want);
         }
-        let long = ItemRef { id: item.id.clone(), title: "é".repeat(200).into() };
-        let words = text(&Reason { kind: ReasonKind::SimilarTo, items: vec![long], detail: None });
+        let long = ItemRef {
+            id: item.id.clone(),
+            title: "é".repeat(200).into(),
+        };
+        let words = text(&Reason {
+            kind: ReasonKind::SimilarTo,
+            items: vec![long],
+            detail: None,
+        });
         assert!(words.ends_with('…') && words.chars().count() < 100);
     }
 }

@@ -32,7 +32,10 @@ impl Mask {
     /// The next time after `now` at which the mask changes its mind by time alone.
     #[must_use]
     pub fn next_change(&self, now: Millis) -> Option<Millis> {
-        self.entries.iter().filter_map(|(_, rights)| rights.next_change(now)).min()
+        self.entries
+            .iter()
+            .filter_map(|(_, rights)| rights.next_change(now))
+            .min()
     }
 
     #[must_use]
@@ -53,12 +56,23 @@ mod tests {
 
     #[test]
     fn masks_by_hash_time_and_country() {
-        let hidden = Rights { hidden: true, ..Rights::default() };
-        let until_9 = Rights {
-            available: vec![Window { from_ms: None, until_ms: Some(9), countries: vec![] }],
+        let hidden = Rights {
+            hidden: true,
             ..Rights::default()
         };
-        let mask = Mask::new(vec![(ItemHash(7), hidden.clone()), (ItemHash(3), until_9), (ItemHash(5), hidden)]);
+        let until_9 = Rights {
+            available: vec![Window {
+                from_ms: None,
+                until_ms: Some(9),
+                countries: vec![],
+            }],
+            ..Rights::default()
+        };
+        let mask = Mask::new(vec![
+            (ItemHash(7), hidden.clone()),
+            (ItemHash(3), until_9),
+            (ItemHash(5), hidden),
+        ]);
         let forbidden = |hash, now| mask.forbids(ItemHash(hash), now, None);
         assert!(forbidden(7, 0) && forbidden(5, 0) && !forbidden(4, 0));
         assert!(!forbidden(3, 8) && forbidden(3, 9));
@@ -67,8 +81,14 @@ mod tests {
 
     #[test]
     fn the_last_entry_for_a_hash_counts() {
-        let hidden = Rights { hidden: true, ..Rights::default() };
-        let mask = Mask::new(vec![(ItemHash(1), hidden), (ItemHash(1), Rights::default())]);
+        let hidden = Rights {
+            hidden: true,
+            ..Rights::default()
+        };
+        let mask = Mask::new(vec![
+            (ItemHash(1), hidden),
+            (ItemHash(1), Rights::default()),
+        ]);
         assert!(!mask.forbids(ItemHash(1), 0, None));
     }
 }

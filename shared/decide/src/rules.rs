@@ -20,7 +20,10 @@ pub struct LeftOut<'a> {
 
 impl<'a> LeftOut<'a> {
     #[must_use]
-    pub fn new(context: Option<&'a UserContext>, exclude: impl IntoIterator<Item = ItemHash>) -> Self {
+    pub fn new(
+        context: Option<&'a UserContext>,
+        exclude: impl IntoIterator<Item = ItemHash>,
+    ) -> Self {
         let mut exclude: Vec<ItemHash> = exclude.into_iter().collect();
         exclude.sort_unstable();
         Self { context, exclude }
@@ -28,7 +31,8 @@ impl<'a> LeftOut<'a> {
 
     #[must_use]
     pub fn has(&self, item: ItemHash) -> bool {
-        self.exclude.binary_search(&item).is_ok() || self.context.is_some_and(|context| context.has_seen(item))
+        self.exclude.binary_search(&item).is_ok()
+            || self.context.is_some_and(|context| context.has_seen(item))
     }
 }
 
@@ -39,15 +43,27 @@ impl<'a> LeftOut<'a> {
 pub fn diversify(genres: &[Option<&str>], named: &[&str]) -> Vec<usize> {
     let mut left: std::collections::VecDeque<usize> = (0..genres.len()).collect();
     let mut order: Vec<usize> = Vec::with_capacity(genres.len());
-    let genre_of = |at: usize| genres.get(at).copied().flatten().filter(|genre| !named.contains(genre));
+    let genre_of = |at: usize| {
+        genres
+            .get(at)
+            .copied()
+            .flatten()
+            .filter(|genre| !named.contains(genre))
+    };
     while !left.is_empty() {
         let crowded = |at: usize| {
             genre_of(at).is_some_and(|genre| {
                 let back = order.iter().rev().take(WINDOW);
-                back.filter(|shown| genre_of(**shown) == Some(genre)).count() >= SAME_GENRE_MAX
+                back.filter(|shown| genre_of(**shown) == Some(genre))
+                    .count()
+                    >= SAME_GENRE_MAX
             })
         };
-        let pick = left.iter().take(LOOKAHEAD + 1).position(|at| !crowded(*at)).unwrap_or(0);
+        let pick = left
+            .iter()
+            .take(LOOKAHEAD + 1)
+            .position(|at| !crowded(*at))
+            .unwrap_or(0);
         if let Some(at) = left.remove(pick) {
             order.push(at);
         }
@@ -60,11 +76,15 @@ pub fn diversify(genres: &[Option<&str>], named: &[&str]) -> Vec<usize> {
 pub fn genres_named(filter: Option<&Filter>) -> Vec<&str> {
     fn walk<'f>(filter: &'f Filter, out: &mut Vec<&'f str>) {
         match filter {
-            Filter::All(parts) | Filter::Any(parts) => parts.iter().for_each(|part| walk(part, out)),
+            Filter::All(parts) | Filter::Any(parts) => {
+                parts.iter().for_each(|part| walk(part, out))
+            }
             Filter::Not(_) => {}
             Filter::Field { field, test } if &**field == "genre" => match test {
                 skerry_types::Test::Eq(value) => out.extend(value.as_str()),
-                skerry_types::Test::In(values) => out.extend(values.iter().filter_map(Value::as_str)),
+                skerry_types::Test::In(values) => {
+                    out.extend(values.iter().filter_map(Value::as_str))
+                }
                 _ => {}
             },
             Filter::Field { .. } => {}
@@ -80,7 +100,9 @@ pub fn genres_named(filter: Option<&Filter>) -> Vec<&str> {
 /// An item's first genre, as diversity and genre reasons see it.
 #[must_use]
 pub fn first_genre(fields: &skerry_types::Attributes) -> Option<&str> {
-    fields.get("genre").and_then(|genre| genre.each().find_map(Value::as_str))
+    fields
+        .get("genre")
+        .and_then(|genre| genre.each().find_map(Value::as_str))
 }
 
 #[cfg(test)]
@@ -94,13 +116,23 @@ mod tests {
         genres.push(Some("Comedy"));
         let order = diversify(&genres, &[]);
         let place = order.iter().position(|at| *at == 10).unwrap();
-        assert_eq!(place, 6, "the comedy moves up {LOOKAHEAD} places at most: {order:?}");
-        assert_eq!(diversify(&genres, &["Drama"]), (0..11).collect::<Vec<_>>(), "named in the filter");
+        assert_eq!(
+            place, 6,
+            "the comedy moves up {LOOKAHEAD} places at most: {order:?}"
+        );
+        assert_eq!(
+            diversify(&genres, &["Drama"]),
+            (0..11).collect::<Vec<_>>(),
+            "named in the filter"
+        );
     }
 
     #[test]
     fn seen_and_excluded_are_left_out() {
-        let context = UserContext { seen: vec![ItemHash(2), ItemHash(4)], ..UserContext::default() };
+        let context = UserContext {
+            seen: vec![ItemHash(2), ItemHash(4)],
+            ..UserContext::default()
+        };
         let out = LeftOut::new(Some(&context), [ItemHash(9), ItemHash(1)]);
         let has: Vec<bool> = [1, 2, 3, 4, 9].map(|hash| out.has(ItemHash(hash))).to_vec();
         assert_eq!(has, [true, true, false, true, true]);

@@ -17,7 +17,10 @@ impl Count {
 
     #[must_use]
     pub fn new(n: u64) -> Option<Self> {
-        u16::try_from(n).ok().filter(|n| (1..=Self::MAX).contains(n)).map(Self)
+        u16::try_from(n)
+            .ok()
+            .filter(|n| (1..=Self::MAX).contains(n))
+            .map(Self)
     }
 
     #[must_use]
@@ -57,9 +60,13 @@ impl From<Count> for u16 {
 pub enum Route {
     Recommend,
     /// Items like these 1 to 10.
-    Similar { seeds: Vec<ItemId> },
+    Similar {
+        seeds: Vec<ItemId>,
+    },
     /// These 1 to 500 items, ordered.
-    Rank { items: Vec<ItemId> },
+    Rank {
+        items: Vec<ItemId>,
+    },
     Popular,
 }
 

@@ -58,7 +58,9 @@ impl UserContext {
     /// Applies an event, once: an id already among the recent events changes nothing. Returns
     /// whether anything changed.
     pub fn apply(&mut self, event: &Event) -> bool {
-        let Some(item) = &event.item else { return false };
+        let Some(item) = &event.item else {
+            return false;
+        };
         if self.recent.iter().any(|known| known.id == event.id) {
             return false;
         }
@@ -75,7 +77,9 @@ impl UserContext {
                 at_ms: event.at_ms,
                 accepted_ms: event.accepted_ms,
             };
-            let at = self.recent.partition_point(|known| known.at_ms <= recent.at_ms);
+            let at = self
+                .recent
+                .partition_point(|known| known.at_ms <= recent.at_ms);
             self.recent.insert(at, recent);
             if self.recent.len() > RECENT_MAX {
                 self.recent.remove(0);

@@ -61,7 +61,9 @@ impl EventKind {
             "rating" => Self::Rating,
             "impression" => Self::Impression,
             custom => {
-                let ok = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-' | b'.');
+                let ok = |b: u8| {
+                    b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-' | b'.')
+                };
                 if !(1..=64).contains(&custom.len()) || !custom.bytes().all(ok) {
                     return None;
                 }
@@ -88,7 +90,10 @@ impl EventKind {
     /// Whether the item is not recommended to the user from now on.
     #[must_use]
     pub fn hides(&self) -> bool {
-        matches!(self, Self::Rating | Self::Like | Self::Dislike | Self::AddToCart | Self::Purchase)
+        matches!(
+            self,
+            Self::Rating | Self::Like | Self::Dislike | Self::AddToCart | Self::Purchase
+        )
     }
 
     /// Whether answers made before this event are not worth keeping.
@@ -106,7 +111,9 @@ impl EventKind {
 }
 
 /// A hybrid logical clock: milliseconds, and a counter within one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 pub struct Hlc {
     pub ms: Millis,
     pub count: u32,

@@ -116,7 +116,11 @@ macro_rules! text_id {
 
 fn check_surface(text: &str) -> Result<(), IdError> {
     let ok = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-';
-    if (1..=64).contains(&text.len()) && text.bytes().all(ok) { Ok(()) } else { Err(IdError::Surface) }
+    if (1..=64).contains(&text.len()) && text.bytes().all(ok) {
+        Ok(())
+    } else {
+        Err(IdError::Surface)
+    }
 }
 
 text_id!(
@@ -231,7 +235,10 @@ impl Uid {
                 continue;
             }
             shift -= 4;
-            *byte = HEX.get((self.0 >> shift & 0xf) as usize).copied().unwrap_or(b'0');
+            *byte = HEX
+                .get((self.0 >> shift & 0xf) as usize)
+                .copied()
+                .unwrap_or(b'0');
         }
         out
     }
@@ -245,7 +252,9 @@ impl Uid {
 
 impl From<Uid> for EventId {
     fn from(id: Uid) -> Self {
-        Self(Arc::from(std::str::from_utf8(&id.text()).unwrap_or_default()))
+        Self(Arc::from(
+            std::str::from_utf8(&id.text()).unwrap_or_default(),
+        ))
     }
 }
 
@@ -298,11 +307,24 @@ mod tests {
             ("a\nb", Err("id_control_character")),
         ];
         for (text, want) in cases {
-            assert_eq!(UserId::new(text).map(|_| ()).map_err(IdError::code), want, "{text:?}");
+            assert_eq!(
+                UserId::new(text).map(|_| ()).map_err(IdError::code),
+                want,
+                "{text:?}"
+            );
         }
-        assert_eq!(ItemId::new(&"x".repeat(257)).map_err(IdError::code), Err("id_too_long"));
+        assert_eq!(
+            ItemId::new(&"x".repeat(257)).map_err(IdError::code),
+            Err("id_too_long")
+        );
         assert!(ItemId::new(&"x".repeat(256)).is_ok());
-        for (text, ok) in [("home", true), ("a_b-9", true), ("", false), ("Home", false), ("a b", false)] {
+        for (text, ok) in [
+            ("home", true),
+            ("a_b-9", true),
+            ("", false),
+            ("Home", false),
+            ("a b", false),
+        ] {
             assert_eq!(Surface::new(text).is_ok(), ok, "{text:?}");
         }
     }
@@ -311,7 +333,10 @@ mod tests {
     #[test]
     fn slots_have_golden_values() {
         let tenant = TenantId::default();
-        let got: Vec<u16> = ["1", "318", "u1", "Ünïcode"].iter().map(|id| Slot::of(&tenant, id).0).collect();
+        let got: Vec<u16> = ["1", "318", "u1", "Ünïcode"]
+            .iter()
+            .map(|id| Slot::of(&tenant, id).0)
+            .collect();
         assert_eq!(got, GOLDEN_SLOTS, "slots must never move");
     }
     const GOLDEN_SLOTS: [u16; 4] = [12836, 3572, 3072, 6774];

@@ -21,7 +21,10 @@ impl Item {
     /// The `title` attribute, or the id.
     #[must_use]
     pub fn title(&self) -> &str {
-        self.attributes.get("title").and_then(Value::as_str).unwrap_or(self.id.as_str())
+        self.attributes
+            .get("title")
+            .and_then(Value::as_str)
+            .unwrap_or(self.id.as_str())
     }
 }
 
@@ -82,13 +85,20 @@ impl Rights {
         {
             return false;
         }
-        self.available.is_empty() || self.available.iter().any(|window| window.open(now, country))
+        self.available.is_empty()
+            || self
+                .available
+                .iter()
+                .any(|window| window.open(now, country))
     }
 
     /// The next time after `now` at which [`Rights::allow`] may change its mind.
     #[must_use]
     pub fn next_change(&self, now: Millis) -> Option<Millis> {
-        let edges = self.available.iter().flat_map(|window| [window.from_ms, window.until_ms]);
+        let edges = self
+            .available
+            .iter()
+            .flat_map(|window| [window.from_ms, window.until_ms]);
         edges.flatten().filter(|edge| *edge > now).min()
     }
 }
@@ -113,21 +123,73 @@ mod tests {
             until_ms: until,
             countries: countries.iter().filter_map(|c| Country::parse(c)).collect(),
         };
-        let rights = |hidden, available| Rights { hidden, available, maturity: None };
+        let rights = |hidden, available| Rights {
+            hidden,
+            available,
+            maturity: None,
+        };
         let cases = [
             ("free", rights(false, vec![]), 5, None, true),
             ("hidden", rights(true, vec![]), 5, de, false),
-            ("before", rights(false, vec![window(Some(6), None, &[])]), 5, de, false),
-            ("from is inclusive", rights(false, vec![window(Some(5), None, &[])]), 5, de, true),
-            ("until is exclusive", rights(false, vec![window(None, Some(5), &[])]), 5, de, false),
-            ("country", rights(false, vec![window(None, None, &["DE"])]), 5, de, true),
-            ("other country", rights(false, vec![window(None, None, &["FR"])]), 5, de, false),
-            ("unknown country", rights(false, vec![window(None, None, &["FR"])]), 5, None, false),
-            ("any window", rights(false, vec![window(None, Some(3), &[]), window(Some(4), None, &[])]), 5, None, true),
+            (
+                "before",
+                rights(false, vec![window(Some(6), None, &[])]),
+                5,
+                de,
+                false,
+            ),
+            (
+                "from is inclusive",
+                rights(false, vec![window(Some(5), None, &[])]),
+                5,
+                de,
+                true,
+            ),
+            (
+                "until is exclusive",
+                rights(false, vec![window(None, Some(5), &[])]),
+                5,
+                de,
+                false,
+            ),
+            (
+                "country",
+                rights(false, vec![window(None, None, &["DE"])]),
+                5,
+                de,
+                true,
+            ),
+            (
+                "other country",
+                rights(false, vec![window(None, None, &["FR"])]),
+                5,
+                de,
+                false,
+            ),
+            (
+                "unknown country",
+                rights(false, vec![window(None, None, &["FR"])]),
+                5,
+                None,
+                false,
+            ),
+            (
+                "any window",
+                rights(
+                    false,
+                    vec![window(None, Some(3), &[]), window(Some(4), None, &[])],
+                ),
+                5,
+                None,
+                true,
+            ),
         ];
         for (name, rights, now, country, want) in cases {
             assert_eq!(rights.allow(now, country, None), want, "{name}");
         }
-        assert_eq!(rights(false, vec![window(Some(3), Some(9), &[])]).next_change(4), Some(9));
+        assert_eq!(
+            rights(false, vec![window(Some(3), Some(9), &[])]).next_change(4),
+            Some(9)
+        );
     }
 }

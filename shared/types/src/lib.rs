@@ -6,7 +6,12 @@
 //! validated once, at the border, and need not be checked again.
 
 #![forbid(unsafe_code)]
-#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
 pub mod ask;
 pub mod context;
@@ -21,10 +26,15 @@ pub mod value;
 
 pub use ask::{Ask, Count, RequestContext, Route};
 pub use context::{RecentEvent, UserContext};
-pub use decision::{Candidate, Decision, ItemRef, Reason, ReasonKind, Source, Warning, WarningCode};
+pub use decision::{
+    Candidate, Decision, ItemRef, Reason, ReasonKind, Source, Warning, WarningCode,
+};
 pub use event::{Event, EventKind, Hlc, Taste};
 pub use filter::{Filter, Test};
-pub use ids::{EventId, IdError, ItemHash, ItemId, SessionId, Slot, Surface, TenantId, Uid, UserId, context_key, subject};
+pub use ids::{
+    EventId, IdError, ItemHash, ItemId, SessionId, Slot, Surface, TenantId, Uid, UserId,
+    context_key, subject,
+};
 pub use item::{Attributes, Country, Item, Rights, Window};
 pub use rung::{Cause, Rung};
 pub use time::{Budget, Millis, Tick};

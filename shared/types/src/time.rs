@@ -7,7 +7,9 @@ pub type Millis = u64;
 
 /// A point on a monotonic clock, in microseconds from an arbitrary start. Budgets and state
 /// machines use it; it never leaves the process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 pub struct Tick(pub u64);
 
 impl Tick {
@@ -48,7 +50,9 @@ impl Budget {
 
     #[must_use]
     pub const fn starting(now: Tick, ms: u32) -> Self {
-        Self { deadline: now.plus_ms(ms as u64) }
+        Self {
+            deadline: now.plus_ms(ms as u64),
+        }
     }
 
     #[must_use]
@@ -65,7 +69,9 @@ impl Budget {
     /// The same deadline, `ms` earlier: what remains after a later step has had its share.
     #[must_use]
     pub const fn minus_ms(self, ms: u32) -> Self {
-        Self { deadline: Tick(self.deadline.0.saturating_sub(ms as u64 * 1000)) }
+        Self {
+            deadline: Tick(self.deadline.0.saturating_sub(ms as u64 * 1000)),
+        }
     }
 
     #[must_use]

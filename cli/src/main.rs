@@ -7,12 +7,13 @@
 
 mod client;
 mod commands;
-mod log;
+mod data;
 mod output;
+mod roles;
 mod settings;
 
 use clap::{Parser, Subcommand};
-use commands::{bench, config, doctor, explain, get, keys};
+use commands::{bench, config, doctor, eval, explain, get, import, keys, origin, pop, train, up};
 use settings::Settings;
 use std::process::ExitCode;
 
@@ -38,6 +39,18 @@ const EXAMPLES: &str = "Examples:
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// The whole system on one machine.
+    Up(up::Args),
+    /// An origin: trains, ranks, and pushes to its PoPs.
+    Origin(origin::Args),
+    /// A point of presence: answers users.
+    Pop(pop::Args),
+    /// Bring items and events into a running origin.
+    Import(import::Args),
+    /// Train embeddings and the default ranker on a folder, and say what came out.
+    Train(train::Args),
+    /// Measure the quality of the serving pipeline, rung by rung.
+    Eval(eval::Args),
     /// Ask a PoP.
     Get(get::Args),
     /// Show the whole decision behind an answer.
@@ -58,19 +71,22 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
-            if error.is::<settings::UsageError>() {
-                ExitCode::from(2)
-            } else {
-                ExitCode::from(1)
-            }
+            if error.is::<settings::UsageError>() { ExitCode::from(2) } else { ExitCode::from(1) }
         }
     }
 }
 
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let settings = Settings::load(cli.config.as_deref(), std::env::vars())?;
-    log::init(&settings.text("node.log", cli.log)?)?;
+    let format = settings.parsed("node.log_format", None)?;
+    skerry_telemetry::init_log(format, &settings.text("node.log", cli.log)?).map_err(|error| settings::usage(error.to_string()))?;
     match cli.command {
+        Command::Up(args) => up::run(args, &settings)?,
+        Command::Origin(args) => origin::run(args, &settings)?,
+        Command::Pop(args) => pop::run(args, &settings)?,
+        Command::Import(args) => return import::run(&args, &settings),
+        Command::Train(args) => train::run(&args, &settings)?,
+        Command::Eval(args) => eval::run(&args, &settings)?,
         Command::Get(args) => get::run(&args, &settings)?,
         Command::Explain(args) => explain::run(&args, &settings)?,
         Command::Keys(args) => keys::run(&args)?,

@@ -27,6 +27,7 @@ settings! {
     "node.keys" "SKERRY_KEYS" = "": "folder made by `skerry keys new`",
     "node.region" "SKERRY_REGION" = "local": "name of the region",
     "node.log" "SKERRY_LOG" = "warn": "log level or filter",
+    "node.log_format" "SKERRY_LOG_FORMAT" = "text": "text or json",
     "pop.bind" "SKERRY_BIND" = "127.0.0.1": "address that a PoP listens on",
     "pop.port" "SKERRY_PORT" = "8080": "port that a PoP listens on",
     "pop.name" "SKERRY_POP_NAME" = "pop1": "name of the PoP",
@@ -34,8 +35,8 @@ settings! {
     "origin.listen" "SKERRY_LISTEN" = "127.0.0.1:7443": "address of the origin's QUIC listener (UDP)",
     "origin.admin" "SKERRY_ADMIN" = "127.0.0.1:8081": "address of the origin's HTTP admin API",
     "origin.seed" "SKERRY_SEED" = "7": "seed of everything that training draws",
-    "client.edge" "SKERRY_EDGE" = "http://127.0.0.1:8080": "where `get` asks",
-    "client.admin_url" "SKERRY_ADMIN_URL" = "http://127.0.0.1:8081": "where `import` and `explain` ask",
+    "client.edge" "SKERRY_EDGE" = "": "where `get` asks; without it what STATE/endpoints.json says, else http://127.0.0.1:8080",
+    "client.admin_url" "SKERRY_ADMIN_URL" = "": "where `import` and `explain` ask; without it what STATE/endpoints.json says, else http://127.0.0.1:8081",
     "client.key" "SKERRY_KEY" = "": "API key that `get`, `import` and `explain` send",
 }
 
@@ -150,7 +151,23 @@ impl Settings {
         set.filter(|value| !value.is_empty())
     }
 
-    /// The same, parsed; the error says where the value came from.
+    /// Where a running system listens: as set, else as `STATE/endpoints.json` says, else where it
+    /// listens by default. Without a slash at its end.
+    pub fn endpoint(&self, name: &str, flag: Option<String>) -> anyhow::Result<String> {
+        let (key, otherwise) = match name {
+            "client.edge" => ("edge", "http://127.0.0.1:8080"),
+            _ => ("admin", "http://127.0.0.1:8081"),
+        };
+        let told = || {
+            let path = Path::new(&self.text("node.state", None).ok()?).join("endpoints.json");
+            let endpoints: serde_json::Value = serde_json::from_str(&read(&path).ok()?).ok()?;
+            Some(endpoints.get(key)?.as_str()?.to_owned())
+        };
+        let url = self.maybe(name, flag).or_else(told).unwrap_or_else(|| otherwise.to_owned());
+        Ok(url.trim_end_matches('/').to_owned())
+    }
+
+    /// A setting, parsed; the error says where the value came from.
     pub fn parsed<T: std::str::FromStr>(&self, name: &str, flag: Option<T>) -> anyhow::Result<T>
     where
         T::Err: std::fmt::Display,

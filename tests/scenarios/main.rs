@@ -35,7 +35,7 @@ async fn arrived(admin: &mut Client, user: &str) -> Vec<String> {
     let answer = reply.json();
     let events = answer["events"].as_array().into_iter().flatten();
     events
-        .filter_map(|event| event["id"].as_str().map(str::to_owned))
+        .filter_map(|event| event["event"]["id"].as_str().map(str::to_owned))
         .collect()
 }
 

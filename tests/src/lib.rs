@@ -7,6 +7,7 @@
 
 pub mod http;
 pub mod load;
+pub mod made;
 pub mod process;
 pub mod quality;
 pub mod ratings;

@@ -1,9 +1,10 @@
 //! Starting and killing the product's processes.
 
-use crate::binary;
 use crate::http::Client;
+use crate::{binary, made};
 use anyhow::{Context, bail};
 use serde_json::Value;
+use skerry_testkit::{Size, world};
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -13,6 +14,8 @@ use std::time::{Duration, Instant};
 
 /// Longest start of a process, training included, in seconds.
 pub const START_S_MAX: u64 = 300;
+/// Seed of the catalogue, as the product's own default.
+pub const SEED: u64 = 7;
 /// Longest graceful end of a process, in seconds.
 const STOP_S_MAX: u64 = 20;
 
@@ -170,33 +173,26 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// Keys, an origin (with `--data` where given) and a PoP, both ready.
+    /// Keys, an origin and a PoP, both ready, on a folder or on the seeded catalogue.
     pub fn start(data: Option<&Path>) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let keys = folder.path().join("keys");
-        let made = Command::new(binary()?)
-            .args(["keys", "new"])
-            .arg(&keys)
-            .stderr(Stdio::null())
-            .status()?;
+        let made = Command::new(binary()?).args(["keys", "new"]).arg(&keys).stderr(Stdio::null()).status()?;
         anyhow::ensure!(made.success(), "keys new failed");
-        let data: Vec<String> = data
-            .map(|dir| vec!["--data".to_owned(), dir.to_string_lossy().into_owned()])
-            .unwrap_or_default();
+        let data = match data {
+            Some(data) => data.to_path_buf(),
+            None => {
+                let seeded = folder.path().join("data");
+                made::write(&seeded, &world(SEED, Size::default()))?;
+                seeded
+            }
+        };
+        let data = vec!["--data".to_owned(), data.to_string_lossy().into_owned()];
         let origin = start_origin(folder.path(), &[], &data, "127.0.0.1:0", "127.0.0.1:0")?;
         let (quic, admin) = (origin.endpoint("quic")?, origin.endpoint("admin")?);
         let pop = start_pop(folder.path(), &[], &quic, "0")?;
         let edge = pop.endpoint("edge")?;
-        Ok(Self {
-            folder,
-            origin,
-            pop,
-            env: Vec::new(),
-            data,
-            quic,
-            admin,
-            edge,
-        })
+        Ok(Self { folder, origin, pop, env: Vec::new(), data, quic, admin, edge })
     }
 
     /// Starts the origin again, on the ports it had.

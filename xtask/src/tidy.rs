@@ -15,7 +15,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("shared/resilience", &["shared/types"]),
     ("shared/decide", &["shared/types"]),
     ("shared/wire", &["shared/types", "shared/decide"]),
-    ("shared/telemetry", &["shared/types"]),
+    ("shared/telemetry", &["shared/types", "shared/resilience"]),
     ("shared/testkit", &["shared/types"]),
     ("shared/", &["shared/types"]),
     ("edge/core", &["shared/"]),

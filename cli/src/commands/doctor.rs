@@ -29,6 +29,7 @@ pub fn run(args: &Args, settings: &Settings) -> anyhow::Result<ExitCode> {
         free_port(settings)?,
         free_quic(settings)?,
         key_files(settings),
+        worker(),
     ];
     let bad = findings.iter().any(|finding| finding.wrong.is_some());
     if args.json {
@@ -120,5 +121,15 @@ fn key_files(settings: &Settings) -> Finding {
         what,
         found: dir,
         wrong,
+    }
+}
+
+fn worker() -> Finding {
+    let wrong = !skerry_edge_pop::has_worker();
+    let remedy = "this binary has no worker inside: build it with `cargo xtask build`";
+    Finding {
+        what: "worker",
+        found: if wrong { "absent" } else { "embedded" }.to_owned(),
+        wrong: wrong.then(|| remedy.to_owned()),
     }
 }

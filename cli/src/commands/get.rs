@@ -92,9 +92,9 @@ pub fn run(args: &Args, settings: &Settings) -> anyhow::Result<()> {
             )
         }
     };
-    let edge = settings.text("client.edge", common.edge.clone())?;
+    let edge = settings.endpoint("client.edge", common.edge.clone())?;
     let key = settings.maybe("client.key", common.key.clone());
-    let url = format!("{}{path}", edge.trim_end_matches('/'));
+    let url = format!("{}{path}", edge);
     let method = if body.is_some() { "POST" } else { "GET" };
     let body = body.map(|body| body.to_string().into_bytes());
     let answer = block_on(call(method, &url, key.as_deref(), body))?.json()?;

@@ -3,6 +3,12 @@
 pub mod bench;
 pub mod config;
 pub mod doctor;
+pub mod eval;
 pub mod explain;
 pub mod get;
+pub mod import;
 pub mod keys;
+pub mod origin;
+pub mod pop;
+pub mod train;
+pub mod up;

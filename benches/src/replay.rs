@@ -1,5 +1,5 @@
 //! A day of sessions in compressed time: Zipf users who come back after 5 to 15 minutes, with
-//! events in between. The processes' clocks run faster (`SKERRY_TEST_SPEED`), so that freshness,
+//! events in between. The processes' clocks run faster (`SKERRY_TEST_CLOCK`), so that freshness,
 //! which is counted in minutes, means what it means in a day.
 
 use crate::load::{Pump, get, post};
@@ -13,7 +13,7 @@ use skerry_testkit::Zipf;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::task::{JoinSet, LocalSet};
 
 const DAY_MS: u64 = 86_400_000;
@@ -75,12 +75,17 @@ fn day() -> Vec<Step> {
     steps
 }
 
+#[expect(clippy::disallowed_methods, reason = "the clocks of other processes begin here")]
+fn now_ms() -> u128 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()
+}
+
 /// Replays the day within `length`.
 pub async fn run(pair: &mut Pair, length: Duration) -> anyhow::Result<Vec<Row>> {
     let speed = DAY_MS / u64::try_from(length.as_millis())?;
     pair.env = vec![
         ("SKERRY_TEST".to_owned(), "1".to_owned()),
-        ("SKERRY_TEST_SPEED".to_owned(), speed.to_string()),
+        ("SKERRY_TEST_CLOCK".to_owned(), format!("{}:{speed}", now_ms())),
     ];
     pair.pop.stop()?;
     pair.origin.stop()?;

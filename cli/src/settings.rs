@@ -41,13 +41,8 @@ settings! {
 }
 
 /// Variables of ours that are no settings.
-const OTHER_ENV: [&str; 5] = [
-    "SKERRY_CACHE",
-    "SKERRY_TEST",
-    "SKERRY_WORKER",
-    "SKERRY_BIN",
-    "SKERRY_DATA_DIR",
-];
+const OTHER_ENV: [&str; 6] =
+    ["SKERRY_CACHE", "SKERRY_TEST", "SKERRY_TEST_CLOCK", "SKERRY_WORKER", "SKERRY_BIN", "SKERRY_DATA_DIR"];
 /// Longest `skerry.toml`, in bytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 

@@ -55,6 +55,8 @@ fn set(options: &mut TrainOptions, key: &str, value: &str) -> Result<(), Box<dyn
         "leaves" => options.leaves = value.parse()?,
         "rate" => options.rate = value.parse()?,
         "tree_ridge" => options.tree_ridge = value.parse()?,
+        "rows_min" => options.rows_min = value.parse()?,
+        "feature_share" => options.feature_share = value.parse()?,
         "bagging" => options.bagging = value.parse()?,
         "base" => options.base_weight = value.parse()?,
         "softmax" => options.softmax = value.parse()?,

@@ -16,6 +16,14 @@ pub struct TreeOptions {
     pub rate: f64,
 }
 
+/// What a tree is to lower, and what it may look at.
+pub struct Task<'a> {
+    pub gradients: &'a [f32],
+    pub hessians: &'a [f32],
+    /// Features that may split, one flag each.
+    pub features: &'a [bool],
+}
+
 /// Features in bins, by column.
 pub struct Binned {
     pub columns: Vec<Vec<u8>>,
@@ -100,17 +108,11 @@ enum Place {
     },
 }
 
-/// One tree that lowers the loss with these gradients and hessians on `rows`; its leaves hold what is
+/// One tree that lowers the loss on `rows`; its leaves hold what is
 /// to be added to the score.
-pub fn grow(
-    data: &Binned,
-    rows: Vec<u32>,
-    gradients: &[f32],
-    hessians: &[f32],
-    options: &TreeOptions,
-) -> Tree {
+pub fn grow(data: &Binned, rows: Vec<u32>, task: &Task<'_>, options: &TreeOptions) -> Tree {
     let mut places = vec![Place::Leaf(0.0)];
-    let histogram = fill(data, &rows, gradients, hessians);
+    let histogram = fill(data, &rows, task);
     let mut leaves = vec![leaf(rows, histogram, 0, options)];
     while leaves.len() < options.leaves.min(LEAVES_MAX) {
         let gain = |leaf: &Leaf| leaf.split.map_or(0.0, |split| split.gain);
@@ -135,7 +137,7 @@ pub fn grow(
         } else {
             &right
         };
-        let small_histogram = fill(data, small, gradients, hessians);
+        let small_histogram = fill(data, small, task);
         let large_histogram = parent.histogram.iter().zip(&small_histogram);
         let large_histogram = large_histogram
             .map(|(all, small)| std::array::from_fn(|bin| all[bin].less(&small[bin])))
@@ -190,13 +192,17 @@ fn flatten(data: &Binned, places: &[Place], at: usize, tree: &mut Tree) -> u8 {
     }
 }
 
-fn fill(data: &Binned, rows: &[u32], gradients: &[f32], hessians: &[f32]) -> Vec<[Bin; BINS_MAX]> {
+/// Histograms of all features; those that may not split are left empty.
+fn fill(data: &Binned, rows: &[u32], task: &Task<'_>) -> Vec<[Bin; BINS_MAX]> {
     let of_rows: Vec<(f32, f32)> = rows
         .iter()
-        .map(|row| (gradients[*row as usize], hessians[*row as usize]))
+        .map(|row| (task.gradients[*row as usize], task.hessians[*row as usize]))
         .collect();
-    let of_column = |column: &Vec<u8>| {
+    let of_column = |(column, used): (&Vec<u8>, &bool)| {
         let mut bins = [Bin::default(); BINS_MAX];
+        if !used {
+            return bins;
+        }
         for (row, (gradient, hessian)) in rows.iter().zip(&of_rows) {
             let bin = &mut bins[usize::from(column[*row as usize]) & (BINS_MAX - 1)];
             bin.gradient += f64::from(*gradient);
@@ -205,7 +211,11 @@ fn fill(data: &Binned, rows: &[u32], gradients: &[f32], hessians: &[f32]) -> Vec
         }
         bins
     };
-    data.columns.par_iter().map(of_column).collect()
+    data.columns
+        .par_iter()
+        .zip(task.features)
+        .map(of_column)
+        .collect()
 }
 
 fn leaf(
@@ -215,8 +225,10 @@ fn leaf(
     options: &TreeOptions,
 ) -> Leaf {
     let mut total = Bin::default();
+    let used = |bins: &&[Bin; BINS_MAX]| bins.iter().any(|bin| bin.rows > 0);
     histogram
-        .first()
+        .iter()
+        .find(used)
         .into_iter()
         .flatten()
         .for_each(|bin| total.add(bin));

@@ -63,7 +63,11 @@ pub struct TrainOptions {
     pub leaves: usize,
     pub rate: f64,
     pub tree_ridge: f64,
+    /// Rows of a leaf, at least.
+    pub rows_min: u32,
+    /// Share of the groups, and of the features, that each tree sees.
     pub bagging: f32,
+    pub feature_share: f32,
     /// Weight of the base score that the trees correct.
     pub base_weight: f32,
     /// Softmax instead of NDCG-weighted pairs.
@@ -108,7 +112,9 @@ impl Default for TrainOptions {
             leaves: 7,
             rate: 0.08,
             tree_ridge: 5.0,
+            rows_min: 50,
             bagging: 0.7,
+            feature_share: 1.0,
             base_weight: 0.5,
             softmax: false,
             folds: 3,

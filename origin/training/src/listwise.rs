@@ -3,7 +3,7 @@
 //! the positive itself taken out of every signal.
 
 use crate::als::{self, Factors};
-use crate::gbdt::{self, Binned, TreeOptions};
+use crate::gbdt::{self, Binned, Task, TreeOptions};
 use crate::order::OrderCounts;
 use crate::priors::PriorSums;
 use crate::{Interactions, TrainError, TrainOptions};
@@ -259,7 +259,7 @@ fn boost(
         .collect();
     let tree_options = TreeOptions {
         leaves: options.leaves,
-        rows_min: 50,
+        rows_min: options.rows_min,
         ridge: options.tree_ridge,
         rate: options.rate,
     };
@@ -294,7 +294,15 @@ fn boost(
                 }
             }
         }
-        let tree = gbdt::grow(&data, rows, &gradients, &hessians, &tree_options);
+        let features: Vec<bool> = (0..FEATURES)
+            .map(|_| rng.random::<f32>() < options.feature_share)
+            .collect();
+        let task = Task {
+            gradients: &gradients,
+            hessians: &hessians,
+            features: &features,
+        };
+        let tree = gbdt::grow(&data, rows, &task, &tree_options);
         gbdt::add_to(&tree, &data, &mut scores);
         trees.push(tree);
     }

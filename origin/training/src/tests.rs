@@ -1,5 +1,5 @@
 use crate::eval::{Case, Protocol, measure};
-use crate::gbdt::{self, Binned, TreeOptions};
+use crate::gbdt::{self, Binned, Task, TreeOptions};
 use crate::order::OrderCounts;
 use crate::priors::PriorSums;
 use crate::{AlsOptions, Interactions, Row, als};
@@ -149,13 +149,12 @@ fn a_tree_finds_the_step_and_scores_as_the_forest_does() {
         ridge: 0.0,
         rate: 1.0,
     };
-    let tree = gbdt::grow(
-        &data,
-        (0..rows).collect(),
-        &gradients,
-        &vec![1.0; rows as usize],
-        &options,
-    );
+    let task = Task {
+        gradients: &gradients,
+        hessians: &vec![1.0; rows as usize],
+        features: &[true; 2],
+    };
+    let tree = gbdt::grow(&data, (0..rows).collect(), &task, &options);
     assert_eq!(tree.nodes[0].feature, 1);
     assert!(
         (tree.nodes[0].threshold - 3.0).abs() < 0.2,

@@ -33,6 +33,7 @@ fn nested_filter(depth: usize) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "starts real processes: run by `cargo xtask test`"]
 async fn bad_requests_are_typed_problems() {
     let pair = Pair::start(None).unwrap();
     let mut edge = pair.edge();
@@ -171,6 +172,7 @@ async fn connect(pair: &Pair, keys: Option<&Path>) -> Result<quinn::Connection, 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "starts real processes: run by `cargo xtask test`"]
 async fn bad_quic_peers_get_a_closed_stream() {
     let pair = Pair::start(None).unwrap();
     let mut edge = pair.edge();
@@ -214,6 +216,7 @@ async fn bad_quic_peers_get_a_closed_stream() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "starts real processes: run by `cargo xtask test`"]
 async fn corrupt_files_are_set_aside_and_nothing_is_lost() {
     let mut pair = Pair::start(None).unwrap();
     pair.origin.kill();

@@ -51,6 +51,7 @@ async fn like_the_first(edge: &mut Client, user: &str, what: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "starts real processes: run by `cargo xtask test`"]
 async fn an_event_changes_the_next_answer() {
     let mut pair = Pair::start(None).unwrap();
     let mut edge = pair.edge();
@@ -102,6 +103,7 @@ async fn shift(edge: &mut Client, user: &str, rung: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "starts real processes: run by `cargo xtask test`"]
 async fn pages_go_on_without_repeats_even_when_the_origin_is_gone() {
     let mut pair = Pair::start(None).unwrap();
     let mut edge = pair.edge();

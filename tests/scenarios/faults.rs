@@ -27,6 +27,7 @@ async fn sleep_s(seconds: f64) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "starts real processes: run by `cargo xtask test`"]
 async fn origin_killed_under_load() {
     let mut pair = Pair::start(None).unwrap();
     let load = Load::start(pair.edge_url(), RATE, 16, mixed);
@@ -138,6 +139,7 @@ async fn check_arrived(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "starts real processes: run by `cargo xtask test`"]
 async fn pop_killed_while_the_origin_is_down() {
     let mut pair = Pair::start(None).unwrap();
     // Served once, so that the PoP knows this user.

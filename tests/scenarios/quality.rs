@@ -7,6 +7,7 @@ use skerry_scenarios::real_data;
 const COST_MAX: f64 = 0.07;
 
 #[tokio::test]
+#[ignore = "starts real processes: run by `cargo xtask test`"]
 async fn quality_over_http_is_that_of_eval() {
     let Some(data) = real_data("ml-latest-small") else {
         eprintln!(

@@ -5,6 +5,7 @@ use skerry_scenarios::process::Pair;
 use std::time::{Duration, Instant};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "starts real processes: run by `cargo xtask test`"]
 async fn a_hidden_item_is_gone_everywhere() {
     let mut pair = Pair::start(None).unwrap();
     let (mut edge, mut admin) = (pair.edge(), pair.admin());

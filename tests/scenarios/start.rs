@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "starts real processes: run by `cargo xtask test`"]
 async fn the_second_start_is_fast() {
     let folder = tempfile::tempdir().unwrap();
     let state = folder.path().join("state");
@@ -44,6 +45,7 @@ async fn the_second_start_is_fast() {
 }
 
 #[test]
+#[ignore = "starts real processes: run by `cargo xtask test`"]
 fn a_port_in_use_is_said_plainly() {
     let folder = tempfile::tempdir().unwrap();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

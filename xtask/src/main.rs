@@ -77,8 +77,8 @@ fn main() -> ExitCode {
         Command::Tidy => tidy::run(),
         Command::Deny => tools::deny(),
         Command::Fuzz { seconds } => tools::fuzz(seconds),
-        Command::Bench { args } => product::run_tool("skerry-benches", "skerry-bench", &args),
-        Command::Quality { args } => product::run_tool("skerry-scenarios", "skerry-quality", &args),
+        Command::Bench { args } => product::run_tool("skerry-bench", &args),
+        Command::Quality { args } => product::run_tool("skerry-quality", &args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -7,10 +7,14 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
 
+/// The native part of the workspace, always selected whole: features, and with them what
+/// dependencies are compiled, are then the same for the binary, the tests and the tools.
+pub const NATIVE: &[&str] = &["--release", "--workspace", "--exclude", "skerry-edge-guest"];
+
 /// Builds the worker and the binary; its path.
 pub fn build() -> anyhow::Result<PathBuf> {
     let worker = wasm::build(false)?;
-    let mut command = cargo(&["build", "--release", "--package", "skerry"]);
+    let mut command = cargo(&[&["build"], NATIVE, &["--bin", "skerry"]].concat());
     step("build the binary", command.env("SKERRY_WORKER", &worker))?;
     Ok(target().join("release/skerry"))
 }
@@ -23,16 +27,9 @@ pub fn up(args: &[String]) -> anyhow::Result<()> {
 }
 
 /// Builds the product and a tool of this workspace, then becomes that tool.
-pub fn run_tool(package: &str, tool: &str, args: &[String]) -> anyhow::Result<()> {
+pub fn run_tool(tool: &str, args: &[String]) -> anyhow::Result<()> {
     let worker = wasm::build(false)?;
-    let mut command = cargo(&[
-        "build",
-        "--release",
-        "--package",
-        "skerry",
-        "--package",
-        package,
-    ]);
+    let mut command = cargo(&[&["build"], NATIVE, &["--bin", "skerry", "--bin", tool]].concat());
     step(
         &format!("build skerry and {tool}"),
         command.env("SKERRY_WORKER", &worker),

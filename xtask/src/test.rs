@@ -1,60 +1,28 @@
 //! `cargo xtask test`: everything that must hold, cheapest first.
 
 use crate::cargo::{cargo, step, target};
+use crate::product::NATIVE;
 use crate::{product, tidy, tools, wasm};
 
 pub fn run(quick: bool) -> anyhow::Result<()> {
     step("format", &mut cargo(&["fmt", "--all", "--check"]))?;
     tidy::run()?;
     let worker = wasm::build(false)?;
-    let with_worker = |args: &[&str]| {
-        let mut command = cargo(args);
-        command.env("SKERRY_WORKER", &worker);
+    // One profile and one selection for the binary, the tests and the lints: dependencies are
+    // compiled once.
+    let with_worker = |args: &[&[&str]]| {
+        let mut command = cargo(&args.concat());
+        command.env("SKERRY_WORKER", &worker).env("SKERRY_DATA_DIR", product::data());
         command
     };
-    // One profile for the binary, the tests and the lints: dependencies are compiled once.
-    step(
-        "build the binary",
-        &mut with_worker(&["build", "--release", "--package", "skerry"]),
-    )?;
-    let lints = [
-        "clippy",
-        "--release",
-        "--workspace",
-        "--all-targets",
-        "--exclude",
-        "skerry-edge-guest",
-    ];
-    step(
-        "lints",
-        &mut with_worker(&[&lints[..], &["--", "-D", "warnings"]].concat()),
-    )?;
-    let not_here = [
-        "--exclude",
-        "skerry-edge-guest",
-        "--exclude",
-        "skerry-scenarios",
-    ];
-    let unit = [&["test", "--release", "--workspace"][..], &not_here].concat();
-    step(
-        "tests",
-        with_worker(&unit).env("SKERRY_DATA_DIR", product::data()),
-    )?;
+    step("build the binary", &mut with_worker(&[&["build"], NATIVE, &["--bin", "skerry"]]))?;
+    step("lints", &mut with_worker(&[&["clippy"], NATIVE, &["--all-targets", "--", "-D", "warnings"]]))?;
+    step("tests", &mut with_worker(&[&["test"], NATIVE]))?;
     // Real processes, real time: one at a time.
-    let scenarios = [
-        "test",
-        "--release",
-        "--package",
-        "skerry-scenarios",
-        "--",
-        "--test-threads=1",
-        "--nocapture",
-    ];
-    let mut command = with_worker(&scenarios);
-    command
-        .env("SKERRY_BIN", target().join("release/skerry"))
-        .env("SKERRY_DATA_DIR", product::data());
-    step("scenarios with real processes", &mut command)?;
+    let alone = ["--test", "scenarios", "--", "--test-threads=1", "--nocapture", "--include-ignored"];
+    let mut scenarios = with_worker(&[&["test"], NATIVE, &alone]);
+    scenarios.env("SKERRY_BIN", target().join("release/skerry"));
+    step("scenarios with real processes", &mut scenarios)?;
     if quick {
         eprintln!("== left out by --quick: dependency checks, fuzzing");
         return Ok(());

@@ -114,7 +114,7 @@ impl Default for TrainOptions {
             tree_ridge: 5.0,
             rows_min: 50,
             bagging: 0.7,
-            feature_share: 1.0,
+            feature_share: 0.5,
             base_weight: 0.5,
             softmax: false,
             folds: 3,

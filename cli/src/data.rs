@@ -23,10 +23,21 @@ pub fn load(folder: Option<PathBuf>, seed: u64) -> anyhow::Result<Data> {
         return data(world.items, world.events);
     };
     let sink = Memory::default();
-    let stamp = Stamp { tenant: TenantId::default(), now: 0, region: Arc::from("eval") };
-    let read = read_data(&folder, &stamp, &sink).with_context(|| format!("cannot read {}", folder.display()))?;
+    let stamp = Stamp {
+        tenant: TenantId::default(),
+        now: 0,
+        region: Arc::from("eval"),
+    };
+    let read = read_data(&folder, &stamp, &sink)
+        .with_context(|| format!("cannot read {}", folder.display()))?;
     for error in read.errors.iter().take(3) {
-        tracing::warn!(file = error.file, line = error.line, code = error.code, "{}", error.detail);
+        tracing::warn!(
+            file = error.file,
+            line = error.line,
+            code = error.code,
+            "{}",
+            error.detail
+        );
     }
     data(sink.items.into_inner(), sink.events.into_inner())
 }
@@ -62,19 +73,35 @@ fn data(items: Vec<Item>, mut events: Vec<Event>) -> anyhow::Result<Data> {
     let mut users: HashMap<String, u32> = HashMap::new();
     let mut rows = Vec::with_capacity(events.len());
     for event in &events {
-        let (Some(user), Some(item)) = (&event.user, &event.item) else { continue };
-        let Some(item) = rows_of.get(item) else { continue };
+        let (Some(user), Some(item)) = (&event.user, &event.item) else {
+            continue;
+        };
+        let Some(item) = rows_of.get(item) else {
+            continue;
+        };
         if !event.kind.is_history() {
             continue;
         }
         let next = u32::try_from(users.len())?;
         let user = *users.entry(user.to_string()).or_insert(next);
         let taste = event.kind.taste(event.value);
-        rows.push(Row { user, item: *item, at_ms: event.at_ms, taste, value: event.value });
+        rows.push(Row {
+            user,
+            item: *item,
+            at_ms: event.at_ms,
+            taste,
+            value: event.value,
+        });
     }
     ensure!(!rows.is_empty(), "no events of users on known items");
-    let given = items.iter().map(|item| (item.id.clone(), item.attributes.clone())).collect();
-    Ok(Data { interactions: Interactions::new(given, rows)?, items })
+    let given = items
+        .iter()
+        .map(|item| (item.id.clone(), item.attributes.clone()))
+        .collect();
+    Ok(Data {
+        interactions: Interactions::new(given, rows)?,
+        items,
+    })
 }
 
 /// A kind with the same taste as the row's: what a context needs of the event.

@@ -71,7 +71,11 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
-            if error.is::<settings::UsageError>() { ExitCode::from(2) } else { ExitCode::from(1) }
+            if error.is::<settings::UsageError>() {
+                ExitCode::from(2)
+            } else {
+                ExitCode::from(1)
+            }
         }
     }
 }
@@ -79,7 +83,8 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let settings = Settings::load(cli.config.as_deref(), std::env::vars())?;
     let format = settings.parsed("node.log_format", None)?;
-    skerry_telemetry::init_log(format, &settings.text("node.log", cli.log)?).map_err(|error| settings::usage(error.to_string()))?;
+    skerry_telemetry::init_log(format, &settings.text("node.log", cli.log)?)
+        .map_err(|error| settings::usage(error.to_string()))?;
     match cli.command {
         Command::Up(args) => up::run(args, &settings)?,
         Command::Origin(args) => origin::run(args, &settings)?,

@@ -1,11 +1,12 @@
 //! What `up`, `origin` and `pop` share: signals, progress, `endpoints.json`, the `ready` line.
 
 use crate::output;
+use crate::settings::Settings;
 use anyhow::Context;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use serde_json::Value;
 use skerry_edge_pop::MetricsText;
-use skerry_origin_gateway::{Data, Progress, Step};
+use skerry_origin_gateway::{Data, Options, Progress, Step};
 use skerry_testkit::{Size, world};
 use std::io::Write;
 use std::path::Path;
@@ -16,18 +17,25 @@ use tokio_util::sync::CancellationToken;
 /// Says where the data of a state folder came from.
 const DATA_FILE: &str = "DATA";
 /// Buckets of histograms, in seconds: answers take microseconds to a second.
-const SECONDS_BUCKETS: [f64; 12] =
-    [0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.15, 1.0];
+const SECONDS_BUCKETS: [f64; 12] = [
+    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.15, 1.0,
+];
 const SEEDED: &str = "seeded";
 
 pub fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")
 }
 
 /// Cancelled by Ctrl-C or SIGTERM. A second signal ends the process at once.
 pub fn stop_on_signal() -> anyhow::Result<CancellationToken> {
     let stop = CancellationToken::new();
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let (mut interrupt, mut terminate) = (
+        signal(SignalKind::interrupt())?,
+        signal(SignalKind::terminate())?,
+    );
     let stopping = stop.clone();
     tokio::spawn(async move {
         tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
@@ -39,13 +47,24 @@ pub fn stop_on_signal() -> anyhow::Result<CancellationToken> {
     Ok(stop)
 }
 
+/// Settings of an origin that every command takes alike.
+pub fn tune(options: &mut Options, settings: &Settings) -> anyhow::Result<()> {
+    options.pool_items = settings.parsed("origin.pool_items", None)?;
+    options.fresh_active_ms = settings.parsed("limits.fresh_active_ms", None)?;
+    options.fresh_idle_ms = settings.parsed("limits.fresh_idle_ms", None)?;
+    options.surfaces.clone_from(&settings.surfaces);
+    Ok(())
+}
+
 /// Shows import and training on a terminal; notes everywhere.
 pub fn progress() -> Progress {
     let bar = output::progress(None, "starting");
     Arc::new(move |step| match step {
         Step::Import { rows } => bar.set_message(format!("importing, {rows} rows")),
         Step::Train { share, .. } if share >= 1.0 => bar.set_message(String::new()),
-        Step::Train { stage, share } => bar.set_message(format!("training, {stage} {:.0} %", share * 100.0)),
+        Step::Train { stage, share } => {
+            bar.set_message(format!("training, {stage} {:.0} %", share * 100.0))
+        }
         Step::Note(text) => bar.suspend(|| eprintln!("{text}")),
     })
 }
@@ -55,7 +74,9 @@ pub fn metrics() -> anyhow::Result<MetricsText> {
     static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
     if RECORDER.get().is_none() {
         let builder = PrometheusBuilder::new().set_buckets(&SECONDS_BUCKETS)?;
-        let handle = builder.install_recorder().context("cannot start the metrics")?;
+        let handle = builder
+            .install_recorder()
+            .context("cannot start the metrics")?;
         RECORDER.set(handle).ok();
     }
     let handle = RECORDER.get().context("cannot start the metrics")?.clone();
@@ -66,22 +87,34 @@ pub fn metrics() -> anyhow::Result<MetricsText> {
 pub fn write_endpoints(state: &Path, endpoints: &Value) -> anyhow::Result<()> {
     let path = state.join("endpoints.json");
     let fresh = path.with_extension("new");
-    let write = || std::fs::write(&fresh, format!("{endpoints}\n")).and_then(|()| std::fs::rename(&fresh, &path));
+    let write = || {
+        std::fs::write(&fresh, format!("{endpoints}\n"))
+            .and_then(|()| std::fs::rename(&fresh, &path))
+    };
     write().with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// The only line on stdout.
 pub fn say_ready(url: &str) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
-    writeln!(out, "ready {url}").and_then(|()| out.flush()).context("cannot write to stdout")
+    writeln!(out, "ready {url}")
+        .and_then(|()| out.flush())
+        .context("cannot write to stdout")
 }
 
 /// What a new state begins with where no folder is given, or the folder that is given. The seeded
 /// catalogue never joins a state that began with a folder.
-pub fn data(state: &Path, folder: Option<String>, seed: u64, seeded_by_default: bool) -> anyhow::Result<Option<Data>> {
+pub fn data(
+    state: &Path,
+    folder: Option<String>,
+    seed: u64,
+    seeded_by_default: bool,
+) -> anyhow::Result<Option<Data>> {
     let marker = state.join(DATA_FILE);
     let began_with = std::fs::read_to_string(&marker).ok();
-    let write = |text: &str| std::fs::write(&marker, format!("{text}\n")).with_context(|| marker.display().to_string());
+    let write = |text: &str| {
+        std::fs::write(&marker, format!("{text}\n")).with_context(|| marker.display().to_string())
+    };
     if let Some(folder) = folder {
         let path = std::fs::canonicalize(&folder).with_context(|| format!("--data {folder}"))?;
         if began_with.is_none() {
@@ -95,7 +128,11 @@ pub fn data(state: &Path, folder: Option<String>, seed: u64, seeded_by_default: 
         _ => return Ok(None),
     }
     let made = world(seed, Size::default());
-    Ok(Some(Data::Made { digest: seeded_digest(seed), items: made.items, events: made.events }))
+    Ok(Some(Data::Made {
+        digest: seeded_digest(seed),
+        items: made.items,
+        events: made.events,
+    }))
 }
 
 /// Names the seeded catalogue's content: its generator's version and its seed.
@@ -116,13 +153,19 @@ mod tests {
         let state = tempfile::tempdir().unwrap();
         let folder = tempfile::tempdir().unwrap().keep();
         let given = Some(folder.to_string_lossy().into_owned());
-        assert!(matches!(data(state.path(), given, 7, true), Ok(Some(Data::Path(_)))));
+        assert!(matches!(
+            data(state.path(), given, 7, true),
+            Ok(Some(Data::Path(_)))
+        ));
         assert!(matches!(data(state.path(), None, 7, true), Ok(None)));
 
         let state = tempfile::tempdir().unwrap();
         assert!(matches!(data(state.path(), None, 7, false), Ok(None)));
         for _ in 0..2 {
-            assert!(matches!(data(state.path(), None, 7, true), Ok(Some(Data::Made { .. }))));
+            assert!(matches!(
+                data(state.path(), None, 7, true),
+                Ok(Some(Data::Made { .. }))
+            ));
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Invariant: every setting is in [`TABLE`]; a name that is not is refused, with the nearest one.
 
 use anyhow::Context;
+use skerry_types::Surface;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -35,14 +36,24 @@ settings! {
     "origin.listen" "SKERRY_LISTEN" = "127.0.0.1:7443": "address of the origin's QUIC listener (UDP)",
     "origin.admin" "SKERRY_ADMIN" = "127.0.0.1:8081": "address of the origin's HTTP admin API",
     "origin.seed" "SKERRY_SEED" = "7": "seed of everything that training draws",
+    "origin.pool_items" "SKERRY_POOL_ITEMS" = "10000": "items that PoPs can rank without the origin",
+    "limits.fresh_active_ms" "SKERRY_FRESH_ACTIVE_MS" = "300000": "freshness of a cached answer for a user who acted lately",
+    "limits.fresh_idle_ms" "SKERRY_FRESH_IDLE_MS" = "900000": "freshness of a cached answer for others",
+    "limits.cache_bytes" "SKERRY_CACHE_BYTES" = "67108864": "bound of a PoP's response cache",
     "client.edge" "SKERRY_EDGE" = "": "where `get` asks; without it what STATE/endpoints.json says, else http://127.0.0.1:8080",
     "client.admin_url" "SKERRY_ADMIN_URL" = "": "where `import` and `explain` ask; without it what STATE/endpoints.json says, else http://127.0.0.1:8081",
     "client.key" "SKERRY_KEY" = "": "API key that `get`, `import` and `explain` send",
 }
 
 /// Variables of ours that are no settings.
-const OTHER_ENV: [&str; 6] =
-    ["SKERRY_CACHE", "SKERRY_TEST", "SKERRY_TEST_CLOCK", "SKERRY_WORKER", "SKERRY_BIN", "SKERRY_DATA_DIR"];
+const OTHER_ENV: [&str; 6] = [
+    "SKERRY_CACHE",
+    "SKERRY_TEST",
+    "SKERRY_TEST_CLOCK",
+    "SKERRY_WORKER",
+    "SKERRY_BIN",
+    "SKERRY_DATA_DIR",
+];
 /// Longest `skerry.toml`, in bytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
@@ -76,6 +87,8 @@ impl std::fmt::Display for Source {
 /// All settings below the flags, resolved.
 #[derive(Debug)]
 pub struct Settings {
+    /// Names of `[surfaces.NAME]`.
+    pub surfaces: Vec<Surface>,
     values: BTreeMap<&'static str, (String, Source)>,
 }
 
@@ -104,12 +117,12 @@ impl Settings {
         let from_file = match read(&path) {
             Ok(text) => parse(&text).with_context(|| format!("in {}", path.display()))?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && !required => {
-                BTreeMap::new()
+                File::default()
             }
             Err(error) => return Err(usage(format!("cannot read {}: {error}", path.display()))),
         };
         let values = TABLE.iter().map(|setting| {
-            let found = match (env.get(setting.env), from_file.get(setting.name)) {
+            let found = match (env.get(setting.env), from_file.values.get(setting.name)) {
                 (Some(value), _) => (value.clone(), Source::Env(setting.env)),
                 (None, Some(value)) => (value.clone(), Source::File(path.clone())),
                 (None, None) => (setting.default.to_owned(), Source::Default),
@@ -118,6 +131,7 @@ impl Settings {
         });
         Ok(Self {
             values: values.collect(),
+            surfaces: from_file.surfaces,
         })
     }
 
@@ -158,7 +172,10 @@ impl Settings {
             let endpoints: serde_json::Value = serde_json::from_str(&read(&path).ok()?).ok()?;
             Some(endpoints.get(key)?.as_str()?.to_owned())
         };
-        let url = self.maybe(name, flag).or_else(told).unwrap_or_else(|| otherwise.to_owned());
+        let url = self
+            .maybe(name, flag)
+            .or_else(told)
+            .unwrap_or_else(|| otherwise.to_owned());
         Ok(url.trim_end_matches('/').to_owned())
     }
 
@@ -188,9 +205,16 @@ fn read(path: &Path) -> std::io::Result<String> {
     std::fs::read_to_string(path)
 }
 
-fn parse(text: &str) -> anyhow::Result<BTreeMap<String, String>> {
+/// What a file says.
+#[derive(Default)]
+struct File {
+    values: BTreeMap<String, String>,
+    surfaces: Vec<Surface>,
+}
+
+fn parse(text: &str) -> anyhow::Result<File> {
     let table: toml::Table = text.parse().map_err(|error| usage(format!("{error}")))?;
-    let mut found = BTreeMap::new();
+    let mut file = File::default();
     for (section, values) in table {
         let toml::Value::Table(values) = values else {
             return Err(usage(format!(
@@ -199,6 +223,10 @@ fn parse(text: &str) -> anyhow::Result<BTreeMap<String, String>> {
         };
         for (key, value) in values {
             let name = format!("{section}.{key}");
+            if section == "surfaces" {
+                file.surfaces.push(surface(&key, &value)?);
+                continue;
+            }
             if !TABLE.iter().any(|setting| setting.name == name) {
                 let near = nearest(&name, TABLE.iter().map(|setting| setting.name));
                 return Err(usage(format!(
@@ -211,10 +239,21 @@ fn parse(text: &str) -> anyhow::Result<BTreeMap<String, String>> {
                 toml::Value::Boolean(flag) => flag.to_string(),
                 other => return Err(usage(format!("`{name}` cannot be {}", other.type_str()))),
             };
-            found.insert(name, text);
+            file.values.insert(name, text);
         }
     }
-    Ok(found)
+    Ok(file)
+}
+
+/// `[surfaces.NAME]`: a surface that has a metric class of its own. It has no settings yet.
+fn surface(name: &str, value: &toml::Value) -> anyhow::Result<Surface> {
+    match value.as_table() {
+        Some(table) if table.is_empty() => {
+            Surface::new(name).map_err(|error| usage(format!("[surfaces.{name}]: {error}")))
+        }
+        Some(_) => Err(usage(format!("[surfaces.{name}] takes no settings"))),
+        None => Err(usage(format!("write [surfaces.{name}]"))),
+    }
 }
 
 fn nearest(name: &str, all: impl Iterator<Item = &'static str>) -> &'static str {
@@ -254,8 +293,9 @@ mod tests {
 
     #[test]
     fn flags_over_variables_over_file_over_defaults() {
-        let file = "[pop]\nport = 1\nname = \"a\"\n";
+        let file = "[pop]\nport = 1\nname = \"a\"\n[surfaces.player-end]\n";
         let settings = load(file, &[("SKERRY_PORT", "2")]).unwrap();
+        assert_eq!(settings.surfaces, [Surface::new("player-end").unwrap()]);
         assert_eq!(settings.parsed("pop.port", Some(3u16)).unwrap(), 3);
         assert_eq!(settings.parsed::<u16>("pop.port", None).unwrap(), 2);
         assert_eq!(settings.text("pop.name", None).unwrap(), "a");
@@ -270,6 +310,8 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named_with_a_remedy() {
         let cases = [
+            ("[surfaces.Home]\n", "a-z"),
+            ("[surfaces.home]\nn = 1\n", "no settings"),
             ("[pop]\nprot = 1\n", "pop.port"),
             ("port = 1\n", "outside a section"),
             ("[pop]\nport = [1]\n", "cannot be array"),

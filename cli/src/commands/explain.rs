@@ -23,11 +23,7 @@ pub struct Args {
 pub fn run(args: &Args, settings: &Settings) -> anyhow::Result<()> {
     let admin = settings.endpoint("client.admin_url", args.admin.clone())?;
     let key = settings.maybe("client.key", args.key.clone());
-    let url = format!(
-        "{}/v1/explain/{}",
-        admin,
-        encode(&args.request_id)
-    );
+    let url = format!("{}/v1/explain/{}", admin, encode(&args.request_id));
     let decision = block_on(call("GET", &url, key.as_deref(), None))?.json()?;
     if args.json {
         println!("{decision}");

@@ -46,6 +46,7 @@ pub fn run(args: Args, settings: &Settings) -> anyhow::Result<()> {
     options.region = Arc::from(settings.text("node.region", args.region)?);
     options.data = roles::data(&state, settings.maybe("node.data", args.data), seed, false)?;
     options.train.seed = seed;
+    roles::tune(&mut options, settings)?;
     options.repair = args.repair;
     options.progress = roles::progress();
     roles::runtime()?.block_on(async {
@@ -53,7 +54,10 @@ pub fn run(args: Args, settings: &Settings) -> anyhow::Result<()> {
         let origin = options.build().await?;
         let handle = origin.handle();
         let admin = format!("http://{}", handle.admin_addr());
-        roles::write_endpoints(&state, &json!({"admin": admin, "quic": handle.quic_addr().to_string()}))?;
+        roles::write_endpoints(
+            &state,
+            &json!({"admin": admin, "quic": handle.quic_addr().to_string()}),
+        )?;
         let running = tokio::spawn(origin.run(stop.cancelled_owned()));
         // Where the start fails, `run` says why.
         if handle.started().await.is_ok() {

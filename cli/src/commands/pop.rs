@@ -38,12 +38,16 @@ pub struct Args {
 
 pub fn run(args: Args, settings: &Settings) -> anyhow::Result<()> {
     let state = PathBuf::from(settings.text("node.state", args.state)?);
-    let listen = SocketAddr::new(settings.parsed("pop.bind", args.bind)?, settings.parsed("pop.port", args.port)?);
+    let listen = SocketAddr::new(
+        settings.parsed("pop.bind", args.bind)?,
+        settings.parsed("pop.port", args.port)?,
+    );
     let mut options = Options::new(state.clone(), listen);
     options.keys = Some(PathBuf::from(settings.text("node.keys", args.keys)?));
     options.origin = Some(settings.text("pop.origin", args.origin)?);
     options.name = settings.text("pop.name", args.name)?;
     options.region = settings.text("node.region", args.region)?;
+    options.cache_bytes = settings.parsed("limits.cache_bytes", None)?;
     options.metrics = Some(roles::metrics()?);
     check_free(listen)?;
     roles::runtime()?.block_on(async {
@@ -77,7 +81,9 @@ pub fn check_free(listen: SocketAddr) -> anyhow::Result<()> {
     match TcpListener::bind(listen) {
         Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
             let port = listen.port();
-            anyhow::bail!("port {port} is in use by another process: choose another with --port (or SKERRY_PORT), 0 for a free one")
+            anyhow::bail!(
+                "port {port} is in use by another process: choose another with --port (or SKERRY_PORT), 0 for a free one"
+            )
         }
         Err(error) => Err(usage(format!("cannot listen on {listen}: {error}"))),
         Ok(_) => Ok(()),

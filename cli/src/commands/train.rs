@@ -23,10 +23,18 @@ pub struct Args {
 
 pub fn run(args: &Args, settings: &Settings) -> anyhow::Result<()> {
     let seed: u64 = settings.parsed("origin.seed", None)?;
-    let data = data::load(settings.maybe("node.data", args.data.clone()).map(PathBuf::from), seed)?;
+    let data = data::load(
+        settings
+            .maybe("node.data", args.data.clone())
+            .map(PathBuf::from),
+        seed,
+    )?;
     let bar = output::progress(Some(100), "training");
     let began = Instant::now();
-    let options = TrainOptions { seed, ..TrainOptions::default() };
+    let options = TrainOptions {
+        seed,
+        ..TrainOptions::default()
+    };
     let model = train(&data.interactions, &options, &|stage, share| {
         bar.set_message(stage.as_str());
         bar.set_position((share * 100.0) as u64);
@@ -55,6 +63,9 @@ pub fn run(args: &Args, settings: &Settings) -> anyhow::Result<()> {
         bytes.len().to_string(),
         format!("{seconds:.1}"),
     ];
-    output::table(&["model", "items", "users", "events", "bytes", "seconds"], [row]);
+    output::table(
+        &["model", "items", "users", "events", "bytes", "seconds"],
+        [row],
+    );
     Ok(())
 }

@@ -60,10 +60,14 @@ pub fn run(args: Args, settings: &Settings) -> anyhow::Result<()> {
         let quic = origin.handle().quic_addr().to_string();
         let mut pops = Vec::new();
         for number in 0..args.pops {
-            let mut options = PopOptions::new(state.join(format!("pop{}", number + 1)), pop_address(port, number));
+            let mut options = PopOptions::new(
+                state.join(format!("pop{}", number + 1)),
+                pop_address(port, number),
+            );
             options.name = format!("pop{}", number + 1);
             options.keys = Some(keys_dir.clone());
             options.origin = Some(quic.clone());
+            options.cache_bytes = settings.parsed("limits.cache_bytes", None)?;
             options.metrics = Some(roles::metrics()?);
             pops.push(options.build().await?);
         }
@@ -71,33 +75,59 @@ pub fn run(args: Args, settings: &Settings) -> anyhow::Result<()> {
     })
 }
 
-fn origin_options(args: &Args, settings: &Settings, state: &Path, keys: &Path) -> anyhow::Result<OriginOptions> {
+fn origin_options(
+    args: &Args,
+    settings: &Settings,
+    state: &Path,
+    keys: &Path,
+) -> anyhow::Result<OriginOptions> {
     let seed = settings.parsed("origin.seed", None)?;
     let mut options = OriginOptions::new(state.join("origin"), keys);
     options.admin = SocketAddr::from((Ipv4Addr::LOCALHOST, args.admin));
     options.api_keys = api_keys(keys)?;
     options.region = Arc::from(settings.text("node.region", None)?);
-    options.data = roles::data(state, settings.maybe("node.data", args.data.clone()), seed, true)?;
+    options.data = roles::data(
+        state,
+        settings.maybe("node.data", args.data.clone()),
+        seed,
+        true,
+    )?;
     options.train.seed = seed;
+    roles::tune(&mut options, settings)?;
     options.repair = args.repair;
     options.progress = roles::progress();
     Ok(options)
 }
 
 fn pop_address(port: u16, number: u16) -> SocketAddr {
-    let port = if port == 0 { 0 } else { port.saturating_add(number) };
+    let port = if port == 0 {
+        0
+    } else {
+        port.saturating_add(number)
+    };
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }
 
 /// Runs everything until `stop` or until one part ends; PoPs drain before their origin, so that
 /// what they have accepted still arrives.
-async fn live(state: &Path, origin: Origin, pops: Vec<Pop>, stop: &CancellationToken) -> anyhow::Result<()> {
+async fn live(
+    state: &Path,
+    origin: Origin,
+    pops: Vec<Pop>,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
     let origin_handle = origin.handle();
     let handles: Vec<Handle> = pops.iter().map(Pop::handle).collect();
-    let edges: Vec<String> = handles.iter().map(|handle| format!("http://{}", handle.local_addr())).collect();
+    let edges: Vec<String> = handles
+        .iter()
+        .map(|handle| format!("http://{}", handle.local_addr()))
+        .collect();
     let admin = format!("http://{}", origin_handle.admin_addr());
     let quic = origin_handle.quic_addr().to_string();
-    roles::write_endpoints(state, &json!({"edge": edges[0], "edges": edges, "admin": admin, "quic": quic}))?;
+    roles::write_endpoints(
+        state,
+        &json!({"edge": edges[0], "edges": edges, "admin": admin, "quic": quic}),
+    )?;
 
     let origin_stop = CancellationToken::new();
     let mut origin = tokio::spawn(origin.run(origin_stop.clone().cancelled_owned()));

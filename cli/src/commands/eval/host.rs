@@ -6,13 +6,16 @@ use anyhow::{Context, ensure};
 use futures::executor::block_on;
 use serde_json::Value;
 use skerry_edge_core::ports::{
-    AskFailure, Body, CacheEntry, Epochs, Found, Host, KvValue, LogLevel, Method, NO_ROW, Plan, Request,
+    AskFailure, Body, CacheEntry, Epochs, Found, Host, KvValue, LogLevel, Method, NO_ROW, Plan,
+    Request,
 };
 use skerry_edge_core::{WorkerState, serve};
-use skerry_origin_core::{Model as _, Question, answer};
+use skerry_origin_core::{Question, answer};
 use skerry_types::{Cause, Event, ItemHash, ItemId, Millis, Rung, Tick, Uid, UserContext};
 use skerry_wire::frame::{Answer, AnswerFrame, AskFrame, RegionState};
-use skerry_wire::value::{ConfigBlob, EventBatch, PoolItem, PoolItems, PopularItem, PopularList, StoredContext};
+use skerry_wire::value::{
+    ConfigBlob, EventBatch, PoolItem, PoolItems, PopularItem, PopularList, StoredContext,
+};
 use skerry_wire::{decode, encode};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -67,13 +70,28 @@ impl<'a> EvalHost<'a> {
             }
             Capability::Origin | Capability::Popular => (Vec::new(), Vec::new()),
         };
-        let item = |row: &u32| world.card_of(*row).map(|card| PoolItem { id: card.id.clone(), fields: Arc::clone(&card.fields) });
+        let item = |row: &u32| {
+            world.card_of(*row).map(|card| PoolItem {
+                id: card.id.clone(),
+                fields: Arc::clone(&card.fields),
+            })
+        };
         let items: Vec<PoolItem> = rows.iter().filter_map(item).collect();
-        ensure!(items.len() == rows.len(), "the model knows items that the catalogue does not");
-        let popular = model.trending(POPULAR_ITEMS).into_iter().filter_map(|(row, score)| {
-            let card = world.card_of(row)?;
-            Some(PopularItem { id: card.id.clone(), score, fields: Arc::clone(&card.fields) })
-        });
+        ensure!(
+            items.len() == rows.len(),
+            "the model knows items that the catalogue does not"
+        );
+        let popular = model
+            .trending(POPULAR_ITEMS)
+            .into_iter()
+            .filter_map(|(row, score)| {
+                let card = world.card_of(row)?;
+                Some(PopularItem {
+                    id: card.id.clone(),
+                    score,
+                    fields: Arc::clone(&card.fields),
+                })
+            });
         let epochs = Epochs {
             config: 1,
             pool: u64::from(!rows.is_empty()),
@@ -89,9 +107,17 @@ impl<'a> EvalHost<'a> {
             places: items.iter().map(|item| item.id.clone()).zip(0..).collect(),
             items,
             config: encode(&config())?,
-            popular: encode(&PopularList { as_of_ms: NOW, items: popular.collect() })?,
+            popular: encode(&PopularList {
+                as_of_ms: NOW,
+                items: popular.collect(),
+            })?,
         };
-        Ok(Self { world, capability, worker: WorkerState::default(), held })
+        Ok(Self {
+            world,
+            capability,
+            worker: WorkerState::default(),
+            held,
+        })
     }
 
     /// Ids of the ten best items for a user with this context. The answer must be on `rung`, or
@@ -110,7 +136,11 @@ impl<'a> EvalHost<'a> {
             loopback: true,
             epochs: self.held.epochs,
         };
-        let platform = Platform { world: self.world, capability: self.capability, held: &self.held };
+        let platform = Platform {
+            world: self.world,
+            capability: self.capability,
+            held: &self.held,
+        };
         let response = block_on(serve(&platform, &mut self.worker, request));
         let body = match response.body {
             Body::Inline(bytes) => bytes,
@@ -120,9 +150,16 @@ impl<'a> EvalHost<'a> {
         let answer: Value = serde_json::from_slice(&body)?;
         ensure!(response.status == 200, "{answer}");
         let served = answer["served"]["rung"].as_str().context("no rung")?;
-        ensure!(served == rung || served == "popular", "{served} instead of {rung}: {}", answer["served"]);
+        ensure!(
+            served == rung || served == "popular",
+            "{served} instead of {rung}: {}",
+            answer["served"]
+        );
         let items = answer["items"].as_array().context("no items")?;
-        Ok(items.iter().filter_map(|item| Some(item["id"].as_str()?.to_owned())).collect())
+        Ok(items
+            .iter()
+            .filter_map(|item| Some(item["id"].as_str()?.to_owned()))
+            .collect())
     }
 }
 
@@ -141,7 +178,10 @@ fn config() -> ConfigBlob {
 
 impl Host for Platform<'_> {
     async fn lookup(&self, _: &[u8], _: &str, _: u64, _: Millis) -> Found {
-        Found { context_version: 1, ..Found::default() }
+        Found {
+            context_version: 1,
+            ..Found::default()
+        }
     }
 
     async fn store(&self, _: &[u8], _: &[String], _: CacheEntry) {}
@@ -150,8 +190,15 @@ impl Host for Platform<'_> {
 
     async fn kv_get(&self, _: &str) -> Option<KvValue> {
         let context = self.held.context.borrow().clone();
-        let stored = StoredContext { written_ms: NOW, expires_ms: NOW + 3_600_000, context };
-        Some(KvValue { bytes: encode(&stored).ok()?, version: 1 })
+        let stored = StoredContext {
+            written_ms: NOW,
+            expires_ms: NOW + 3_600_000,
+            context,
+        };
+        Some(KvValue {
+            bytes: encode(&stored).ok()?,
+            version: 1,
+        })
     }
 
     async fn kv_put(&self, _: &str, _: Vec<u8>, expected: u64) -> Option<u64> {
@@ -167,11 +214,16 @@ impl Host for Platform<'_> {
     }
 
     async fn rows(&self, ids: &[&str]) -> Vec<u32> {
-        ids.iter().map(|id| self.held.places.get(*id).copied().unwrap_or(NO_ROW)).collect()
+        ids.iter()
+            .map(|id| self.held.places.get(*id).copied().unwrap_or(NO_ROW))
+            .collect()
     }
 
     async fn items(&self, rows: &[u32]) -> Vec<u8> {
-        let items = rows.iter().filter_map(|row| self.held.items.get(*row as usize).cloned()).collect();
+        let items = rows
+            .iter()
+            .filter_map(|row| self.held.items.get(*row as usize).cloned())
+            .collect();
         encode(&PoolItems { items }).unwrap_or_default()
     }
 
@@ -189,10 +241,16 @@ impl Host for Platform<'_> {
 
     fn plan(&self, _: u64, _: u32) -> Plan {
         match self.capability {
-            Capability::Origin => Plan { ask: true, best: Rung::Full, cause: None },
-            Capability::Pool(_) | Capability::Popular => {
-                Plan { ask: false, best: Rung::Edge, cause: Some(Cause::OriginDown) }
-            }
+            Capability::Origin => Plan {
+                ask: true,
+                best: Rung::Full,
+                cause: None,
+            },
+            Capability::Pool(_) | Capability::Popular => Plan {
+                ask: false,
+                best: Rung::Edge,
+                cause: Some(Cause::OriginDown),
+            },
         }
     }
 
@@ -218,7 +276,10 @@ impl Host for Platform<'_> {
             ttl_ms: 3_000,
         };
         let reply = AnswerFrame {
-            outcome: Ok(Answer { decision: outcome.decision, context: outcome.context }),
+            outcome: Ok(Answer {
+                decision: outcome.decision,
+                context: outcome.context,
+            }),
             state,
             stages: Vec::new(),
         };

@@ -69,15 +69,25 @@ struct Row {
 
 pub fn run(args: &Args, settings: &Settings) -> anyhow::Result<()> {
     let seed: u64 = settings.parsed("origin.seed", None)?;
-    let data = data::load(settings.maybe("node.data", args.data.clone()).map(PathBuf::from), seed)?;
+    let data = data::load(
+        settings
+            .maybe("node.data", args.data.clone())
+            .map(PathBuf::from),
+        seed,
+    )?;
     let protocol = match args.protocol {
         ProtocolName::Loo => Protocol::Loo { back: 0 },
-        ProtocolName::Temporal => Protocol::Temporal { share: TEMPORAL_SHARE },
+        ProtocolName::Temporal => Protocol::Temporal {
+            share: TEMPORAL_SHARE,
+        },
     };
     let split = protocol.split(&data.interactions);
     ensure!(!split.cases.is_empty(), "nobody has an event to hold out");
     let bar = output::progress(Some(100), "training");
-    let options = TrainOptions { seed, ..TrainOptions::default() };
+    let options = TrainOptions {
+        seed,
+        ..TrainOptions::default()
+    };
     let model = train(&split.train, &options, &|stage, share| {
         bar.set_message(stage.as_str());
         bar.set_position((share * 100.0) as u64);
@@ -96,10 +106,19 @@ fn measured(
     pools: &[usize],
     seed: u64,
 ) -> anyhow::Result<Vec<Row>> {
-    let ids: Vec<ItemId> = split.train.items().iter().map(|(id, _)| id.clone()).collect();
+    let ids: Vec<ItemId> = split
+        .train
+        .items()
+        .iter()
+        .map(|(id, _)| id.clone())
+        .collect();
     let world = EvalWorld::new(model, items);
     let mut rungs = vec![("full", None, Capability::Origin)];
-    rungs.extend(pools.iter().map(|pool| ("edge", Some(*pool), Capability::Pool(*pool))));
+    rungs.extend(
+        pools
+            .iter()
+            .map(|pool| ("edge", Some(*pool), Capability::Pool(*pool))),
+    );
     rungs.push(("popular", None, Capability::Popular));
     let mut rows = Vec::new();
     for (rung, pool, capability) in rungs {
@@ -113,7 +132,11 @@ fn measured(
             bar.inc(1);
         }
         bar.finish_and_clear();
-        rows.push(Row { rung, pool, report: measure(&split.cases, &lists, ids.len(), seed) });
+        rows.push(Row {
+            rung,
+            pool,
+            report: measure(&split.cases, &lists, ids.len(), seed),
+        });
     }
     Ok(rows)
 }
@@ -125,17 +148,29 @@ fn context(case: &Case, ids: &[ItemId], capability: Capability) -> UserContext {
         Capability::Origin | Capability::Popular => skerry_types::context::RECENT_MAX,
     };
     let from = case.history.len().saturating_sub(last);
-    let recent = case.history[from..].iter().enumerate().map(|(at, row)| RecentEvent {
-        id: data::event_id(at),
-        item: ids[row.item as usize].clone(),
-        kind: data::kind(row),
-        value: row.value,
-        at_ms: row.at_ms,
-        accepted_ms: row.at_ms,
-    });
-    let mut seen: Vec<_> = case.excluded.iter().map(|item| ids[*item as usize].hash()).collect();
+    let recent = case.history[from..]
+        .iter()
+        .enumerate()
+        .map(|(at, row)| RecentEvent {
+            id: data::event_id(at),
+            item: ids[row.item as usize].clone(),
+            kind: data::kind(row),
+            value: row.value,
+            at_ms: row.at_ms,
+            accepted_ms: row.at_ms,
+        });
+    let mut seen: Vec<_> = case
+        .excluded
+        .iter()
+        .map(|item| ids[*item as usize].hash())
+        .collect();
     seen.sort_unstable();
-    UserContext { recent: recent.collect(), seen, vector: Vec::new(), as_of_ms: host::NOW }
+    UserContext {
+        recent: recent.collect(),
+        seen,
+        vector: Vec::new(),
+        as_of_ms: host::NOW,
+    }
 }
 
 fn print(args: &Args, split: &Split, data: &data::Data, rows: &[Row]) {
@@ -143,11 +178,20 @@ fn print(args: &Args, split: &Split, data: &data::Data, rows: &[Row]) {
     let items = data.interactions.items().len();
     if args.json {
         let results: Vec<Value> = rows.iter().map(to_json).collect();
-        println!("{}", json!({"protocol": args.protocol.as_str(), "users": users, "items": items, "results": results}));
+        println!(
+            "{}",
+            json!({"protocol": args.protocol.as_str(), "users": users, "items": items, "results": results})
+        );
         return;
     }
     let table = rows.iter().map(|row| {
-        let Report { ndcg_at_10, hr_at_10, coverage, interval, .. } = row.report;
+        let Report {
+            ndcg_at_10,
+            hr_at_10,
+            coverage,
+            interval,
+            ..
+        } = row.report;
         vec![
             row.rung.to_owned(),
             row.pool.map(|pool| pool.to_string()).unwrap_or_default(),
@@ -157,12 +201,31 @@ fn print(args: &Args, split: &Split, data: &data::Data, rows: &[Row]) {
             format!("{coverage:.3}"),
         ]
     });
-    output::table(&["rung", "pool", "NDCG@10", "95 % of resamples", "HR@10", "coverage"], table);
-    println!("protocol {}, {users} users, {items} items", args.protocol.as_str());
+    output::table(
+        &[
+            "rung",
+            "pool",
+            "NDCG@10",
+            "95 % of resamples",
+            "HR@10",
+            "coverage",
+        ],
+        table,
+    );
+    println!(
+        "protocol {}, {users} users, {items} items",
+        args.protocol.as_str()
+    );
 }
 
 fn to_json(row: &Row) -> Value {
-    let Report { ndcg_at_10, hr_at_10, coverage, interval, .. } = row.report;
+    let Report {
+        ndcg_at_10,
+        hr_at_10,
+        coverage,
+        interval,
+        ..
+    } = row.report;
     let mut result = json!({"rung": row.rung, "ndcg_at_10": ndcg_at_10, "hr_at_10": hr_at_10, "coverage": coverage,
         "interval": [interval.0, interval.1]});
     if let Some(pool) = row.pool {

@@ -25,7 +25,10 @@ impl EvalWorld {
         };
         Self {
             model: Arc::new(model),
-            cards: items.iter().map(|item| (item.id.clone(), Arc::new(card(item)))).collect(),
+            cards: items
+                .iter()
+                .map(|item| (item.id.clone(), Arc::new(card(item))))
+                .collect(),
             context: Mutex::default(),
         }
     }
@@ -48,7 +51,9 @@ impl World for EvalWorld {
     type Model = Model;
 
     fn context(&self, _: &TenantId, _: &str) -> Result<Option<Arc<UserContext>>, PortError> {
-        Ok(Some(Arc::clone(&self.context.lock().unwrap_or_else(PoisonError::into_inner))))
+        Ok(Some(Arc::clone(
+            &self.context.lock().unwrap_or_else(PoisonError::into_inner),
+        )))
     }
 
     fn model(&self, _: &TenantId) -> Option<Arc<Model>> {
@@ -59,7 +64,12 @@ impl World for EvalWorld {
         self.cards.get(id).cloned()
     }
 
-    fn near(&self, tenant: &TenantId, query: &[f32], k: usize) -> Result<Vec<(u32, f32)>, PortError> {
+    fn near(
+        &self,
+        tenant: &TenantId,
+        query: &[f32],
+        k: usize,
+    ) -> Result<Vec<(u32, f32)>, PortError> {
         self.near_where(tenant, query, k, &|_| true)
     }
 
@@ -73,7 +83,9 @@ impl World for EvalWorld {
     ) -> Result<Vec<(u32, f32)>, PortError> {
         let (vectors, dim) = self.model.item_vectors();
         let dot = |vector: &[f32]| vector.iter().zip(query).map(|(a, b)| a * b).sum::<f32>();
-        let rows = (0u32..).zip(vectors.chunks_exact(dim)).filter(|(row, _)| allow(*row));
+        let rows = (0u32..)
+            .zip(vectors.chunks_exact(dim))
+            .filter(|(row, _)| allow(*row));
         let mut scored: Vec<(u32, f32)> = rows.map(|(row, vector)| (row, dot(vector))).collect();
         scored.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
         scored.truncate(k);

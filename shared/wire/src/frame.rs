@@ -114,6 +114,13 @@ pub struct AnswerFrame {
     pub stages: Vec<(Stage, u32)>,
 }
 
+/// Whether an encoded [`AnswerFrame`] is a refusal, without decoding the rest: its outcome comes
+/// first, after the header.
+#[must_use]
+pub fn is_refusal(answer: &[u8]) -> bool {
+    answer.get(4) == Some(&1)
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
     pub decision: Decision,

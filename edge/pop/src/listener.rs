@@ -1,0 +1,367 @@
+//! HTTP: from a connection to the worker and back.
+//!
+//! Invariants: a connection stays on one thread, with that thread's instances, so that a request
+//! takes no lock; a body beyond the limit is never read, let alone buffered; every wait on a peer has
+//! a bound; only the headers that the core reads cross into the worker.
+
+use crate::cache::Rendered;
+use crate::clock::{Clock, Entropy};
+use crate::native::{self, Native};
+use crate::shared::Shared;
+use crate::worker::{INSTANCES_MAX, Instances, Worker, WorkerError};
+use crate::world::skerry::edge::types::{Body as WitBody, Epochs, Method, Note, Request, Response as WitResponse};
+use bytes::Bytes;
+use http::header::{HeaderName, HeaderValue};
+use http::{HeaderMap, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use hyper::body::{Body as _, Incoming};
+use hyper::rt::Executor;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use skerry_types::Uid;
+use skerry_wire::json::{BODY_BYTES_MAX, Problem, codes};
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::TcpStream;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// A request's head must be there within this, in milliseconds; idle connections are closed after it.
+const HEAD_MS_MAX: u64 = 30_000;
+/// A request's body must be there within this, in milliseconds.
+const BODY_MS_MAX: u64 = 10_000;
+/// Concurrent streams of one HTTP/2 connection, at most.
+const STREAMS_MAX: u32 = 64;
+/// Connections on their way to a thread, at most.
+const HANDOVER_MAX: usize = 1_024;
+/// Headers that the core reads.
+const HEADERS: [&str; 4] = ["x-api-key", "authorization", "content-type", "traceparent"];
+/// Where platforms put the caller's country, and what the core calls it.
+const COUNTRY_HEADERS: [&str; 3] = ["cf-ipcountry", "cloudfront-viewer-country", "x-vercel-ip-country"];
+const COUNTRY: &str = "x-skerry-country";
+
+/// Renders `/metrics`.
+pub type MetricsText = Arc<dyn Fn() -> String + Send + Sync>;
+
+/// A thread that serves connections.
+pub struct Thread {
+    pub connections: mpsc::Sender<TcpStream>,
+    /// How many it serves.
+    pub load: Arc<AtomicUsize>,
+    pub handle: std::thread::JoinHandle<()>,
+}
+
+/// What every thread needs.
+#[derive(Clone)]
+pub struct Setup {
+    pub shared: Arc<Shared>,
+    pub worker: Arc<Worker>,
+    pub metrics: Option<MetricsText>,
+    pub loopback: bool,
+    pub threads: usize,
+    pub drain: CancellationToken,
+}
+
+/// Starts one thread with a runtime of its own.
+pub fn start(number: usize, setup: Setup) -> std::io::Result<Thread> {
+    let (connections, mut queue) = mpsc::channel::<TcpStream>(HANDOVER_MAX);
+    let load = Arc::new(AtomicUsize::new(0));
+    let count = load.clone();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let handle = std::thread::Builder::new().name(format!("skerry-http-{number}")).spawn(move || {
+        let local = tokio::task::LocalSet::new();
+        let serving = async move {
+            let drain = setup.drain.clone();
+            let instances = INSTANCES_MAX.div_ceil(setup.threads.max(1));
+            let server = Rc::new(Server {
+                instances: Instances::new(setup.worker, setup.shared.clone(), instances),
+                shared: setup.shared,
+                metrics: setup.metrics,
+                loopback: setup.loopback,
+                entropy: RefCell::new(Entropy::new()),
+            });
+            let mut running = tokio::task::JoinSet::new();
+            while let Some(stream) = queue.recv().await {
+                while running.try_join_next().is_some() {}
+                let (server, drain) = (server.clone(), drain.clone());
+                let served = Counted(count.clone());
+                running.spawn_local(async move {
+                    connection(server, stream, drain).await;
+                    drop(served);
+                });
+            }
+            while running.join_next().await.is_some() {}
+        };
+        runtime.block_on(local.run_until(serving));
+    })?;
+    Ok(Thread { connections, load, handle })
+}
+
+/// One connection less when it goes.
+struct Counted(Arc<AtomicUsize>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// HTTP/2 streams stay on the connection's thread.
+#[derive(Clone, Copy)]
+struct OnThisThread;
+
+impl<F: Future + 'static> Executor<F> for OnThisThread {
+    fn execute(&self, task: F) {
+        tokio::task::spawn_local(async move { drop(task.await) });
+    }
+}
+
+async fn connection(server: Rc<Server>, stream: TcpStream, drain: CancellationToken) {
+    let Ok(stream) = tokio::net::TcpStream::from_std(stream) else { return };
+    let mut builder = auto::Builder::new(OnThisThread);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_millis(HEAD_MS_MAX))
+        .pipeline_flush(true)
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(Some(Duration::from_millis(HEAD_MS_MAX)))
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(16 << 10);
+    let service = service_fn(move |request| {
+        let server = server.clone();
+        async move { Ok::<_, Infallible>(server.respond(request).await) }
+    });
+    let mut serving = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let ended = tokio::select! {
+        ended = serving.as_mut() => ended,
+        () = drain.cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection broke");
+    }
+}
+
+/// One thread's share of the PoP.
+struct Server {
+    shared: Arc<Shared>,
+    instances: Rc<Instances>,
+    metrics: Option<MetricsText>,
+    loopback: bool,
+    entropy: RefCell<Entropy>,
+}
+
+impl Server {
+    async fn respond(&self, request: http::Request<Incoming>) -> Response<Full<Bytes>> {
+        if let Some(response) = self.own_endpoint(&request) {
+            return response;
+        }
+        let started = self.shared.clock.tick();
+        let entropy = self.entropy.borrow_mut().draw();
+        let now_ms = Clock::now_ms();
+        let (head, body) = request.into_parts();
+        let body = match read_body(body, &head.headers).await {
+            Ok(body) => body,
+            Err(problem) => {
+                let id = Uid::v7(now_ms, u128::from(entropy.0) << 64 | u128::from(entropy.1));
+                let mut response = plain(native::problem(&problem, id), &self.shared, started.0);
+                // What is left of the body is not read.
+                response.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("close"));
+                return response;
+            }
+        };
+        let target = head.uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
+        let request = Request {
+            method: method(&head.method),
+            target,
+            headers: headers(&head.headers),
+            body,
+            now_ms,
+            tick_us: started.0,
+            entropy,
+            loopback: self.loopback,
+            epochs: self.epochs(now_ms),
+        };
+        match self.instances.call(&request).await {
+            Ok((response, found)) => self.deliver(response, found, started.0),
+            Err(error) => {
+                let (why, error) = match &error {
+                    WorkerError::Exhausted => ("exhausted", String::new()),
+                    WorkerError::Failed(error) => ("failed", format!("{error:#}")),
+                };
+                tracing::error!(why, error, "the worker failed, the host answers");
+                self.shared.meter.worker_failed(why);
+                plain(native::answer(&self.shared, request).await, &self.shared, started.0)
+            }
+        }
+    }
+
+    fn epochs(&self, now: u64) -> Epochs {
+        let held = self.shared.held.now();
+        let pool = held.pool.as_ref();
+        Epochs {
+            config: held.config_epoch,
+            pool: pool.map_or(0, |pool| pool.epoch),
+            pool_as_of_ms: pool.map_or(0, |pool| pool.as_of),
+            mask: held.mask_epoch,
+            mask_until_ms: self.shared.held.mask_until(now),
+            popular: held.popular.as_ref().map_or(0, |popular| popular.epoch),
+            bandit: held.bandit_epoch,
+        }
+    }
+
+    /// From the worker's response to bytes; bodies that it refers to or wants kept are the cache's.
+    fn deliver(&self, response: WitResponse, found: Option<Rendered>, started_us: u64) -> Response<Full<Bytes>> {
+        let body = match response.body {
+            WitBody::Inline(bytes) => Bytes::from(bytes),
+            WitBody::Keep(keep) => {
+                let bytes = Bytes::from(keep.bytes);
+                let rendered = Rendered {
+                    render: keep.render,
+                    context_version: keep.context_version,
+                    until: keep.until_ms,
+                    bytes: bytes.clone(),
+                    slots: keep.slots.into(),
+                    head: keep.head.into(),
+                };
+                self.shared.cache.keep(&keep.key, &rendered);
+                bytes
+            }
+            WitBody::Stored(patches) => {
+                let mut bytes = found.map_or_else(Vec::new, |found| found.bytes.to_vec());
+                for patch in patches {
+                    let at = usize::try_from(patch.at).unwrap_or(usize::MAX);
+                    let end = at.saturating_add(patch.bytes.len());
+                    if let Some(slot) = bytes.get_mut(at..end) {
+                        slot.copy_from_slice(&patch.bytes);
+                    }
+                }
+                Bytes::from(bytes)
+            }
+        };
+        let mut out = Response::new(Full::new(body));
+        *out.status_mut() = StatusCode::from_u16(response.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        for (name, value) in response.headers {
+            put_header(out.headers_mut(), name.as_bytes(), value);
+        }
+        self.count(&response.note, response.status, started_us);
+        out
+    }
+
+    fn count(&self, note: &Note, status: u16, started_us: u64) {
+        let took_us = self.shared.clock.tick().0.saturating_sub(started_us);
+        self.shared.meter.answered(note, status, took_us);
+    }
+
+    /// Endpoints of the host itself; they never need a key.
+    fn own_endpoint(&self, request: &http::Request<Incoming>) -> Option<Response<Full<Bytes>>> {
+        let path = request.uri().path();
+        if path.starts_with("/v1/") {
+            return None;
+        }
+        if !matches!(*request.method(), http::Method::GET | http::Method::HEAD) {
+            return None;
+        }
+        let (status, kind, text) = match path {
+            "/healthz" => (StatusCode::OK, "application/json", r#"{"status":"ok"}"#.to_owned()),
+            "/readyz" => {
+                let missing = self.shared.missing();
+                let list = missing.iter().map(|what| format!("\"{what}\"")).collect::<Vec<_>>().join(",");
+                let origin = if self.shared.origin.is_connected() { "connected" } else { "away" };
+                let breaker = self.shared.origin.breaker();
+                let ready = missing.is_empty();
+                let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+                let text = format!(
+                    r#"{{"ready":{ready},"missing":[{list}],"origin":"{origin}","breaker":"{breaker}","spool_events":{}}}"#,
+                    self.shared.spool.backlog()
+                );
+                (status, "application/json", text)
+            }
+            "/metrics" => {
+                let size = self.shared.cache.size();
+                self.shared.meter.held(self.shared.spool.backlog(), self.shared.kv.len(), size);
+                let text = self.metrics.as_ref().map_or_else(String::new, |metrics| metrics());
+                (StatusCode::OK, "text/plain; version=0.0.4", text)
+            }
+            _ => return None,
+        };
+        let mut response = Response::new(Full::new(Bytes::from(text)));
+        *response.status_mut() = status;
+        response.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        response.headers_mut().insert(http::header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        Some(response)
+    }
+}
+
+fn plain(native: Native, shared: &Shared, started_us: u64) -> Response<Full<Bytes>> {
+    shared.meter.answered(&native.note, native.status, shared.clock.tick().0.saturating_sub(started_us));
+    let mut out = Response::new(Full::new(native.body));
+    *out.status_mut() = StatusCode::from_u16(native.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    for (name, value) in native.headers {
+        put_header(out.headers_mut(), name.as_bytes(), value);
+    }
+    out
+}
+
+/// The body, where it is small enough; a larger one is refused without being read.
+async fn read_body(body: Incoming, headers: &HeaderMap) -> Result<Vec<u8>, Problem> {
+    if body.is_end_stream() {
+        return Ok(Vec::new());
+    }
+    let announced = headers.get(http::header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    if let Some(bytes) = announced.filter(|bytes| *bytes > BODY_BYTES_MAX) {
+        return Err(Problem::too_large(bytes));
+    }
+    let limited = Limited::new(body, BODY_BYTES_MAX).collect();
+    match tokio::time::timeout(Duration::from_millis(BODY_MS_MAX), limited).await {
+        Ok(Ok(body)) => Ok(body.to_bytes().into()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Problem::too_large(BODY_BYTES_MAX + 1)),
+        Ok(Err(_)) => Err(Problem::bad_request(codes::INVALID_REQUEST, "the body broke off")),
+        Err(_) => Err(Problem::bad_request(codes::INVALID_REQUEST, "the body did not come in time")),
+    }
+}
+
+fn headers(all: &HeaderMap) -> Vec<(String, String)> {
+    let mut out = Vec::new();
+    for name in HEADERS {
+        if let Some(value) = all.get(name) {
+            // A value that is not text cannot be a key; it must not be taken for an absent one.
+            let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
+            out.push((name.to_owned(), value));
+        }
+    }
+    let country = COUNTRY_HEADERS.iter().find_map(|name| all.get(*name)).and_then(|value| value.to_str().ok());
+    if let Some(country) = country {
+        out.push((COUNTRY.to_owned(), country.to_owned()));
+    }
+    out
+}
+
+fn put_header(headers: &mut HeaderMap, name: &[u8], value: String) {
+    if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_maybe_shared(Bytes::from(value))) {
+        headers.append(name, value);
+    }
+}
+
+fn method(method: &http::Method) -> Method {
+    match *method {
+        http::Method::GET => Method::Get,
+        http::Method::POST => Method::Post,
+        http::Method::HEAD => Method::Head,
+        http::Method::PUT => Method::Put,
+        http::Method::PATCH => Method::Patch,
+        http::Method::DELETE => Method::Delete,
+        http::Method::OPTIONS => Method::Options,
+        _ => Method::Other,
+    }
+}

@@ -42,18 +42,34 @@ pub enum Control {
     Hello(Hello),
     Welcome(Welcome),
     /// PoP to origin: accepted events, oldest first. `seq` is the spool position after the last.
-    Events { seq: u64, events: Vec<Event> },
+    Events {
+        seq: u64,
+        events: Vec<Event>,
+    },
     /// Origin to PoP: everything up to `seq` is durable here.
-    Ack { seq: u64 },
+    Ack {
+        seq: u64,
+    },
     /// PoP to origin, not acknowledged: what was shown.
-    Exposures { exposures: Vec<Exposure> },
-    Ping { nonce: u64 },
-    Pong { nonce: u64 },
+    Exposures {
+        exposures: Vec<Exposure>,
+    },
+    Ping {
+        nonce: u64,
+    },
+    Pong {
+        nonce: u64,
+    },
     Region(RegionState),
     /// Origin to PoP: dense sequence; a gap means that everything cached is suspect.
-    Invalidate { seq: u64, tags: Vec<Box<str>> },
+    Invalidate {
+        seq: u64,
+        tags: Vec<Box<str>>,
+    },
     /// Origin to PoP: finish what is in flight, ask elsewhere.
-    Drain { within_ms: u32 },
+    Drain {
+        within_ms: u32,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -158,8 +174,14 @@ pub enum Stage {
 }
 
 impl Stage {
-    pub const ALL: [Self; 6] =
-        [Self::Features, Self::Candidates, Self::Rank, Self::Explore, Self::Rules, Self::Explain];
+    pub const ALL: [Self; 6] = [
+        Self::Features,
+        Self::Candidates,
+        Self::Rank,
+        Self::Explore,
+        Self::Rules,
+        Self::Explain,
+    ];
 
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -193,7 +215,13 @@ pub enum PushKind {
 
 impl PushKind {
     /// The kinds of which a PoP holds the newest epoch.
-    pub const HELD: [Self; 5] = [Self::Config, Self::Pool, Self::Popular, Self::Mask, Self::Bandit];
+    pub const HELD: [Self; 5] = [
+        Self::Config,
+        Self::Pool,
+        Self::Popular,
+        Self::Mask,
+        Self::Bandit,
+    ];
 
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -236,4 +264,3 @@ pub struct ContextPush {
 impl Schema for ContextPush {
     const SCHEMA: u16 = 104;
 }
-

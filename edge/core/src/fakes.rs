@@ -84,6 +84,7 @@ pub fn next_page() -> NextPage {
         shown: 10,
         explain: false,
         fields: vec!["title".into()],
+        because: Vec::new(),
         rest: vec![NextItem {
             id: item_id(5),
             score: 0.5,

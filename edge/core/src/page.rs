@@ -3,14 +3,18 @@
 //! A token is base64url of nonce and ChaCha20-Poly1305 box over an encoded [`NextPage`]. It names
 //! tenant and subject, so that it works for nobody else.
 
+use crate::ports::{Host, NO_ROW};
+use crate::rank;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chacha20poly1305::aead::{Aead, KeyInit};
 use chacha20poly1305::{ChaCha20Poly1305, Key, Nonce};
 use sha2::{Digest, Sha256};
-use skerry_types::Millis;
+use skerry_decide::reason;
+use skerry_types::{Attributes, Candidate, ItemId, ItemRef, Millis, Reason, Value};
 use skerry_wire::json::{Problem, codes};
-use skerry_wire::value::NextPage;
+use skerry_wire::value::{NextItem, NextPage, NextReason};
+use std::sync::Arc;
 
 /// How long a token works after the answer that gave it stops being fresh, in milliseconds.
 pub const NEXT_MS: Millis = 10 * 60 * 1000;
@@ -54,6 +58,85 @@ pub fn open(key: &[u8; 32], token: &str, now: Millis) -> Result<NextPage, Proble
         ));
     }
     Ok(page)
+}
+
+/// What a token carries of the candidates that were not shown yet: reasons name their items once.
+#[must_use]
+pub fn items(rest: &[&Candidate], explain: bool) -> (Vec<ItemId>, Vec<NextItem>) {
+    let mut because: Vec<ItemId> = Vec::new();
+    let mut place = |id: &ItemId| {
+        let at = because
+            .iter()
+            .position(|known| known == id)
+            .unwrap_or_else(|| {
+                because.push(id.clone());
+                because.len() - 1
+            });
+        u16::try_from(at).ok()
+    };
+    let items = rest.iter().map(|candidate| NextItem {
+        id: candidate.id.clone(),
+        score: candidate.score,
+        source: candidate.source,
+        propensity: candidate.propensity,
+        reason: explain.then(|| NextReason {
+            kind: candidate.reason.kind,
+            because: candidate
+                .reason
+                .items
+                .first()
+                .and_then(|item| place(&item.id)),
+            detail: candidate.reason.detail.clone(),
+        }),
+    });
+    let items = items.collect();
+    (because, items)
+}
+
+/// Candidates from what a token carried: metadata and titles come from the pool; an item that the
+/// pool has lost keeps its place without them.
+pub async fn candidates<H: Host>(
+    host: &H,
+    because: Vec<ItemId>,
+    rest: Vec<NextItem>,
+) -> Vec<Candidate> {
+    let ids = rest.iter().map(|item| &item.id).chain(&because);
+    let ids: Vec<&str> = ids.map(ItemId::as_str).collect();
+    let rows = host.rows(&ids).await;
+    let known: Vec<u32> = rows.iter().copied().filter(|row| *row != NO_ROW).collect();
+    let mut described = rank::describe(host, &known).await.into_iter();
+    let mut fields = rows.iter().map(|row| match *row {
+        NO_ROW => None,
+        _ => described.next().map(|item| item.fields),
+    });
+    let of_rest: Vec<_> = fields.by_ref().take(rest.len()).collect();
+    let named = |(id, fields): (ItemId, Option<Arc<Attributes>>)| {
+        let title = fields.as_ref().and_then(|fields| fields.get("title"));
+        let title = title.and_then(Value::as_str).map(Arc::from);
+        title.map(|title| ItemRef { id, title })
+    };
+    let because: Vec<Option<ItemRef>> = because.into_iter().zip(fields).map(named).collect();
+    let restored = |(item, fields): (NextItem, Option<Arc<Attributes>>)| {
+        let reason = item.reason.map_or_else(reason::popular, |reason| {
+            let about = reason
+                .because
+                .and_then(|at| because.get(usize::from(at))?.clone());
+            Reason {
+                kind: reason.kind,
+                items: about.into_iter().collect(),
+                detail: reason.detail,
+            }
+        });
+        Candidate {
+            id: item.id,
+            score: item.score,
+            source: item.source,
+            propensity: item.propensity,
+            reason,
+            fields: fields.unwrap_or_default(),
+        }
+    };
+    rest.into_iter().zip(of_rest).map(restored).collect()
 }
 
 #[cfg(test)]

@@ -3,16 +3,13 @@
 use crate::context::Held;
 use crate::page;
 use crate::pick;
-use crate::ports::{
-    Body, CacheState, Host, Keep, LogLevel, NO_ROW, Note, Request, Response, RouteLabel,
-};
-use crate::rank;
+use crate::ports::{Body, CacheState, Host, Keep, LogLevel, Note, Request, Response, RouteLabel};
 use crate::serve::Run;
 use skerry_decide::reason;
 use skerry_types::{Candidate, Cause, Decision, Millis, Route, Rung, Uid, Warning, WarningCode};
 use skerry_wire::encode;
 use skerry_wire::json::{self, AnswerView, ItemView, Problem, Served, Slots};
-use skerry_wire::value::{ExposedItem, NextItem, NextPage, RenderedHead, Shown, exposure};
+use skerry_wire::value::{ExposedItem, NextPage, RenderedHead, Shown, exposure};
 use std::sync::Arc;
 
 /// An answer before it is rendered.
@@ -242,34 +239,7 @@ pub(crate) async fn next_draft<H: Host>(
     if run.ask.fields.is_empty() {
         run.ask.fields = page.fields;
     }
-    let ids: Vec<&str> = page.rest.iter().map(|item| item.id.as_str()).collect();
-    let rows = run.host.rows(&ids).await;
-    let known: Vec<u32> = rows.iter().copied().filter(|row| *row != NO_ROW).collect();
-    let mut described = rank::describe(run.host, &known).await.into_iter();
-    let mut candidates = Vec::with_capacity(page.rest.len());
-    for (item, row) in page.rest.into_iter().zip(rows) {
-        let fields = (row != NO_ROW)
-            .then(|| described.next())
-            .flatten()
-            .map(|item| item.fields)
-            .unwrap_or_default();
-        let NextItem {
-            id,
-            score,
-            source,
-            propensity,
-            reason,
-        } = item;
-        let reason = reason.unwrap_or_else(reason::popular);
-        candidates.push(Candidate {
-            id,
-            score,
-            source,
-            propensity,
-            reason,
-            fields,
-        });
-    }
+    let candidates = page::candidates(run.host, page.because, page.rest).await;
     let decision = Decision {
         id: page.decision_id,
         rung: page.rung,
@@ -322,13 +292,7 @@ fn next_token<H: Host>(
     if rest.is_empty() || matches!(run.ask.route, Route::Rank { .. }) {
         return None;
     }
-    let rest = rest.into_iter().map(|candidate| NextItem {
-        id: candidate.id.clone(),
-        score: candidate.score,
-        source: candidate.source,
-        propensity: candidate.propensity,
-        reason: run.ask.explain.then(|| candidate.reason.clone()),
-    });
+    let (because, rest) = page::items(&rest, run.ask.explain);
     // A body that is kept is given out again: its token works 10 minutes from the last time.
     let fresh_until = until.map_or(run.request.now, |until| until.min(run.request.now + DAY_MS));
     let page = NextPage {
@@ -348,7 +312,8 @@ fn next_token<H: Host>(
             .saturating_add(u16::try_from(shown).unwrap_or(u16::MAX)),
         explain: run.ask.explain,
         fields: run.ask.fields.clone(),
-        rest: rest.collect(),
+        because,
+        rest,
     };
     page::seal(&config.sealing_key, &page, run.request.entropy)
 }

@@ -6,7 +6,12 @@
 //! error; nothing here allocates more than the bytes it was given justify; no input panics.
 
 #![forbid(unsafe_code)]
-#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
 pub mod codec;
 pub mod frame;

@@ -4,8 +4,8 @@
 use crate::codec::Schema;
 use serde::{Deserialize, Serialize};
 use skerry_types::{
-    Attributes, Decision, Event, ItemHash, ItemId, Millis, Reason, Rights, Rung, Source, Surface, TenantId, Uid,
-    UserContext,
+    Attributes, Decision, Event, ItemHash, ItemId, Millis, ReasonKind, Rights, Rung, Source,
+    Surface, TenantId, Uid, UserContext,
 };
 use std::sync::Arc;
 
@@ -249,6 +249,8 @@ pub struct NextPage {
     pub shown: u16,
     pub explain: bool,
     pub fields: Vec<Box<str>>,
+    /// Items that reasons name; their titles are looked up when the page is shown.
+    pub because: Vec<ItemId>,
     pub rest: Vec<NextItem>,
 }
 
@@ -258,7 +260,16 @@ pub struct NextItem {
     pub score: f32,
     pub source: Source,
     pub propensity: f32,
-    pub reason: Option<Reason>,
+    pub reason: Option<NextReason>,
+}
+
+/// A reason without titles.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NextReason {
+    pub kind: ReasonKind,
+    /// Position in [`NextPage::because`].
+    pub because: Option<u16>,
+    pub detail: Option<Arc<str>>,
 }
 
 /// What the worker needs to know of a body that the host kept rendered.

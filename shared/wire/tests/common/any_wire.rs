@@ -7,8 +7,8 @@ use skerry_wire::frame::{
 };
 use skerry_wire::value::{
     ApiKey, BanditBlob, ConfigBlob, EventBatch, ExposedItem, Exposure, KeyClass, MaskBlob,
-    NextItem, NextPage, PoolBlob, PoolItem, PoolItems, PopularBlob, PopularFor, PopularItem,
-    PopularList, RenderedHead, Shown, StoredContext, StoredDecision,
+    NextItem, NextPage, NextReason, PoolBlob, PoolItem, PoolItems, PopularBlob, PopularFor,
+    PopularItem, PopularList, RenderedHead, Shown, StoredContext, StoredDecision,
 };
 
 pub fn ask_frame() -> impl Strategy<Value = AskFrame> {
@@ -342,7 +342,12 @@ pub fn config_blob() -> impl Strategy<Value = ConfigBlob> {
 }
 
 pub fn next_page() -> impl Strategy<Value = NextPage> {
-    let item = (id(), number(), source(), number(), of(reason())).prop_map(
+    let next_reason = (reason(), of(any::<u16>())).prop_map(|(reason, because)| NextReason {
+        kind: reason.kind,
+        because,
+        detail: reason.detail,
+    });
+    let item = (id(), number(), source(), number(), of(next_reason)).prop_map(
         |(id, score, source, propensity, reason)| NextItem {
             id,
             score,
@@ -359,7 +364,7 @@ pub fn next_page() -> impl Strategy<Value = NextPage> {
         rung(),
         cause(),
         vec(boxed(), 0..3),
-        vec(item, 0..3),
+        (vec(id(), 0..3), vec(item, 0..3)),
     )
         .prop_map(
             |(
@@ -368,7 +373,7 @@ pub fn next_page() -> impl Strategy<Value = NextPage> {
                 rung,
                 cause,
                 fields,
-                rest,
+                (because, rest),
             )| {
                 NextPage {
                     tenant,
@@ -385,6 +390,7 @@ pub fn next_page() -> impl Strategy<Value = NextPage> {
                     shown,
                     explain,
                     fields,
+                    because,
                     rest,
                 }
             },

@@ -8,7 +8,7 @@ mod flight;
 mod frames;
 mod health;
 mod link;
-mod push;
+pub mod push;
 mod tls;
 
 pub use link::{Peer, run};

@@ -8,10 +8,14 @@ use crate::held::{Held, LocalKeys, read_api_keys};
 use crate::kv::{FLUSH_MS, Kv};
 use crate::listener::{self, MetricsText, Setup, Thread};
 use crate::meter::Meter;
+use crate::origin::push::CONTEXT_FRESH_MS;
 use crate::origin::{self, Origin, Peer};
 use crate::shared::Shared;
 use crate::spool::{Limits, Spool};
-use crate::worker::Worker;
+use crate::worker::{MEMORY_BYTES_MAX, Worker};
+use skerry_types::{Millis, UserContext};
+use skerry_wire::value::StoredContext;
+use skerry_wire::{decode, encode};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -46,6 +50,8 @@ pub struct Options {
     pub origin: Option<String>,
     /// A component instead of the embedded one.
     pub worker: Option<PathBuf>,
+    /// Memory of one worker instance, at most, in bytes.
+    pub worker_bytes: usize,
     /// Serving threads; 0 for one a core.
     pub threads: usize,
     /// Bound of the response cache, in bytes.
@@ -71,6 +77,7 @@ impl Options {
             keys: None,
             origin: None,
             worker: None,
+            worker_bytes: MEMORY_BYTES_MAX,
             threads: 0,
             cache_bytes: 64 << 20,
             contexts_bytes: 64 << 20,
@@ -112,9 +119,9 @@ impl Options {
             (Some(path), _) => {
                 let read = std::fs::read(path);
                 let bytes = read.map_err(|source| Error::WorkerFile { path: path.clone(), source })?;
-                Worker::new(&bytes, &cache)
+                Worker::new(&bytes, &cache, self.worker_bytes)
             }
-            (None, Some(bytes)) => Worker::new(bytes, &cache),
+            (None, Some(bytes)) => Worker::new(bytes, &cache, self.worker_bytes),
             (None, None) => Err(Error::NoWorker),
         }
     }
@@ -137,11 +144,29 @@ impl Options {
         if recovered.events > 0 || recovered.torn_bytes > 0 || recovered.corrupt_files > 0 {
             tracing::info!(?recovered, "events from before wait for the origin");
         }
+        restore(&kv, &spool, Clock::now_ms());
         let corrupt = held.corrupt_files() + u64::from(kv_corrupt) + recovered.corrupt_files as u64;
         meter.corrupt_files(corrupt);
         let origin = Origin::new(clock, meter.clone(), u64::from_le_bytes(seed));
         let cache = ResponseCache::new(self.cache_bytes);
         Ok(Arc::new(Shared { clock, cache, kv, held, spool, origin, meter }))
+    }
+}
+
+/// Contexts are written down up to [`FLUSH_MS`] late; what users did in that time is in the spool.
+fn restore(kv: &Kv, spool: &Spool, now: Millis) {
+    for subject in spool.subjects() {
+        let pending = spool.pending(&subject);
+        kv.update(&subject, |held| {
+            let held = held.and_then(|held| decode::<StoredContext>(&held.bytes).ok());
+            let mut stored = held.unwrap_or_else(|| StoredContext {
+                written_ms: now,
+                expires_ms: now + CONTEXT_FRESH_MS,
+                context: UserContext::default(),
+            });
+            let changed = pending.iter().fold(false, |changed, event| stored.context.apply(event) || changed);
+            if changed { encode(&stored).ok().map(Into::into) } else { None }
+        });
     }
 }
 

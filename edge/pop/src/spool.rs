@@ -183,6 +183,12 @@ impl Spool {
         seqs.iter().filter_map(|seq| index.get(*seq)).map(|pending| pending.event.clone()).collect()
     }
 
+    /// Subjects with events that the origin has not acknowledged.
+    #[must_use]
+    pub fn subjects(&self) -> Vec<Arc<str>> {
+        self.shared.index.lock().by_subject.keys().cloned().collect()
+    }
+
     /// Up to `events_max` events after sequence `after`, and the sequence of the last of them.
     #[must_use]
     pub fn after(&self, after: u64, events_max: usize, bytes_max: u64) -> Option<(u64, Vec<Arc<Event>>)> {

@@ -15,7 +15,7 @@ use std::time::Duration;
 /// A push that takes longer is given up, in milliseconds.
 const PUSH_MS_MAX: u64 = 60_000;
 /// A pushed context serves without a warning this long, in milliseconds.
-const CONTEXT_FRESH_MS: u64 = 60 * 60 * 1_000;
+pub const CONTEXT_FRESH_MS: u64 = 60 * 60 * 1_000;
 
 #[derive(Debug, thiserror::Error)]
 pub enum PushError {

@@ -36,13 +36,15 @@ impl Health {
 
     pub fn plan(&mut self, user_hash: u64, left_ms: u32, connected: bool, pool: bool, roll: f64, now: Tick) -> Plan {
         let admit = if connected && self.breaker.open_to(now, user_hash) { Admit::Go } else { Admit::No };
+        let turned_away = self.frames.current(now).is_some_and(|(frame, _)| !frame.admits(user_hash));
         let health = ladder::Health {
             user_hash,
             connected,
             admit,
-            // Only calls that would be made count.
-            throttled: admit == Admit::Go && !self.throttle.admits(now, roll),
-            turned_away: self.frames.current(now).is_some_and(|(frame, _)| !frame.admits(user_hash)),
+            // Only calls that would be made count: an origin that takes nobody while it starts would
+            // else be throttled when it takes everybody.
+            throttled: admit == Admit::Go && !turned_away && !self.throttle.admits(now, roll),
+            turned_away,
             origin_p50_ms: self.measured.p50_ms,
             shedding: self.ladder.shedding(),
             pool,

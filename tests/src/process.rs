@@ -177,7 +177,11 @@ impl Pair {
     pub fn start(data: Option<&Path>) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let keys = folder.path().join("keys");
-        let made = Command::new(binary()?).args(["keys", "new"]).arg(&keys).stderr(Stdio::null()).status()?;
+        let made = Command::new(binary()?)
+            .args(["keys", "new"])
+            .arg(&keys)
+            .stderr(Stdio::null())
+            .status()?;
         anyhow::ensure!(made.success(), "keys new failed");
         let data = match data {
             Some(data) => data.to_path_buf(),
@@ -192,7 +196,16 @@ impl Pair {
         let (quic, admin) = (origin.endpoint("quic")?, origin.endpoint("admin")?);
         let pop = start_pop(folder.path(), &[], &quic, "0")?;
         let edge = pop.endpoint("edge")?;
-        Ok(Self { folder, origin, pop, env: Vec::new(), data, quic, admin, edge })
+        Ok(Self {
+            folder,
+            origin,
+            pop,
+            env: Vec::new(),
+            data,
+            quic,
+            admin,
+            edge,
+        })
     }
 
     /// Starts the origin again, on the ports it had.

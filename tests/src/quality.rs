@@ -4,11 +4,12 @@ use crate::process::Process;
 use crate::{binary, ratings};
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
 /// What a client saw, and what `skerry eval` says.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Figures {
     pub users: usize,
     pub http_ndcg_at_10: f64,
@@ -16,6 +17,8 @@ pub struct Figures {
     pub eval_ndcg_at_10: f64,
     /// Share of the answers on the top rung.
     pub top_rung: f64,
+    /// Why the others were not, and how many.
+    pub causes: BTreeMap<String, usize>,
 }
 
 impl Figures {
@@ -28,7 +31,7 @@ impl Figures {
     #[must_use]
     pub fn to_json(&self) -> Value {
         json!({"users": self.users, "http_ndcg_at_10": self.http_ndcg_at_10, "http_hr_at_10": self.http_hr_at_10,
-            "eval_ndcg_at_10": self.eval_ndcg_at_10, "cost": self.cost(), "top_rung": self.top_rung})
+            "eval_ndcg_at_10": self.eval_ndcg_at_10, "cost": self.cost(), "top_rung": self.top_rung, "causes": self.causes})
     }
 }
 
@@ -46,7 +49,12 @@ impl std::fmt::Display for Figures {
             self.eval_ndcg_at_10
         )?;
         writeln!(f, "cost             {:.1} %", self.cost() * 100.0)?;
-        write!(f, "on the top rung  {:.1} %", self.top_rung * 100.0)
+        write!(
+            f,
+            "on the top rung  {:.1} %, others {:?}",
+            self.top_rung * 100.0,
+            self.causes
+        )
     }
 }
 
@@ -62,7 +70,7 @@ pub async fn measure(data: &Path) -> anyhow::Result<Figures> {
         &folder.path().join("state"),
     )?;
     let mut edge = system.client("edge")?;
-    let (mut ndcg, mut hits, mut top) = (0.0, 0usize, 0usize);
+    let (mut ndcg, mut hits, mut top, mut causes) = (0.0, 0usize, 0usize, BTreeMap::new());
     for (user, item) in &split.held {
         let answer = edge
             .get(&format!("/v1/recommend/{user}?n=10&budget_ms=1000"))
@@ -71,7 +79,11 @@ pub async fn measure(data: &Path) -> anyhow::Result<Figures> {
         let score = ratings::ndcg_at_10(&answer.ids(), item);
         ndcg += score;
         hits += usize::from(score > 0.0);
-        top += usize::from(answer.rung() == "full");
+        if answer.rung() == "full" {
+            top += 1;
+        } else {
+            *causes.entry(answer.cause()).or_default() += 1;
+        }
     }
     let users = split.held.len();
     ensure!(users > 0, "no users in {}", data.display());
@@ -81,6 +93,7 @@ pub async fn measure(data: &Path) -> anyhow::Result<Figures> {
         http_hr_at_10: hits as f64 / users as f64,
         eval_ndcg_at_10: eval(data)?,
         top_rung: top as f64 / users as f64,
+        causes,
     })
 }
 

@@ -3,6 +3,7 @@
 //! Invariant: `ready URL` is the only line on stdout, and comes when every PoP holds a pool.
 
 use super::{keys, pop};
+use crate::client::call;
 use crate::roles;
 use crate::settings::Settings;
 use anyhow::Context;
@@ -12,9 +13,15 @@ use skerry_origin_gateway::{Options as OriginOptions, Origin, api_keys};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+/// A PoP finds its way to its origin within this, in milliseconds; longer is not waited for.
+const TOP_RUNG_MS_MAX: u64 = 2_000;
+const TOP_RUNG_POLL_MS: u64 = 20;
+/// Visitors who must be let in.
+const VISITORS: u32 = 8;
 /// PoPs in one process, at most.
 const POPS_MAX: u16 = 16;
 
@@ -99,6 +106,27 @@ fn origin_options(
     Ok(options)
 }
 
+/// Asks until answers come from the origin, whoever asks: visitors are let in by a hash.
+async fn top_rung(edge: &str) {
+    for visitor in 0..VISITORS {
+        let body = format!(r#"{{"n":1,"user":{{"session":"ready-{visitor}"}}}}"#).into_bytes();
+        loop {
+            let answer = call(
+                "POST",
+                &format!("{edge}/v1/recommend"),
+                None,
+                Some(body.clone()),
+            )
+            .await;
+            let answer = answer.and_then(|reply| reply.json()).unwrap_or_default();
+            if answer["served"]["rung"] == "full" {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(TOP_RUNG_POLL_MS)).await;
+        }
+    }
+}
+
 fn pop_address(port: u16, number: u16) -> SocketAddr {
     let port = if port == 0 {
         0
@@ -140,8 +168,13 @@ async fn live(
         if origin_handle.started().await.is_err() {
             std::future::pending::<()>().await;
         }
-        for handle in &handles {
+        for (handle, edge) in handles.iter().zip(&edges) {
             pop::ready(handle, stop).await;
+            // A PoP with persisted state is ready alone; here its origin is part of the system.
+            let limit = Duration::from_millis(TOP_RUNG_MS_MAX);
+            if tokio::time::timeout(limit, top_rung(edge)).await.is_err() {
+                tracing::warn!(edge, "ready, but not on the top rung yet");
+            }
         }
     };
     let early = tokio::select! {

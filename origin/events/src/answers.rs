@@ -8,17 +8,17 @@ use serde::{Deserialize, Serialize};
 use skerry_types::{Millis, TenantId, Uid};
 use skerry_wire::codec::{decode_as, encode_as};
 use skerry_wire::frame::{AnswerFrame, AskFrame};
+use skerry_wire::value::Exposure;
 use skerry_wire::value::exposure;
 use skerry_wire::value::schema::ANSWERED;
-use skerry_wire::value::Exposure;
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::Arc;
 
 /// Kept for this long, in milliseconds.
 pub const KEPT_MS: Millis = 24 * 3600 * 1000;
@@ -108,7 +108,11 @@ impl Index {
         } else {
             self.exposures.insert(request, place);
         }
-        if let Some(segment) = self.segments.iter_mut().rfind(|segment| segment.number == place.segment) {
+        if let Some(segment) = self
+            .segments
+            .iter_mut()
+            .rfind(|segment| segment.number == place.segment)
+        {
             segment.newest_ms = segment.newest_ms.max(at_ms);
             segment.holds.push((kind, request, decision));
         }
@@ -117,7 +121,10 @@ impl Index {
     fn drop_oldest(&mut self) -> Option<u64> {
         let segment = self.segments.pop_front()?;
         let forget = |map: &mut HashMap<Uid, Place>, id: &Uid| {
-            if map.get(id).is_some_and(|place| place.segment == segment.number) {
+            if map
+                .get(id)
+                .is_some_and(|place| place.segment == segment.number)
+            {
                 map.remove(id);
             }
         };
@@ -147,7 +154,15 @@ impl Answers {
         std::fs::create_dir_all(dir).map_err(store)?;
         let mut numbers: Vec<u64> = std::fs::read_dir(dir)
             .map_err(store)?
-            .filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_suffix(".seg")?.parse().ok())
+            .filter_map(|entry| {
+                entry
+                    .ok()?
+                    .file_name()
+                    .to_str()?
+                    .strip_suffix(".seg")?
+                    .parse()
+                    .ok()
+            })
             .collect();
         numbers.sort_unstable();
         let mut index = Index::default();
@@ -158,9 +173,23 @@ impl Answers {
         let (queue, records) = sync_channel(QUEUE_RECORDS_MAX);
         // A new segment at each start: nothing is ever appended behind a torn tail.
         let next = numbers.last().map_or(1, |last| last + 1);
-        let mut writer = Writer { dir: dir.to_owned(), index: Arc::clone(&index), file: None, number: next, at: 0, newest_ms: 0 };
-        std::thread::Builder::new().name("answers".to_owned()).spawn(move || writer.run(&records)).map_err(store)?;
-        Ok(Self { index, queue, dropped: AtomicU64::new(0) })
+        let mut writer = Writer {
+            dir: dir.to_owned(),
+            index: Arc::clone(&index),
+            file: None,
+            number: next,
+            at: 0,
+            newest_ms: 0,
+        };
+        std::thread::Builder::new()
+            .name("answers".to_owned())
+            .spawn(move || writer.run(&records))
+            .map_err(store)?;
+        Ok(Self {
+            index,
+            queue,
+            dropped: AtomicU64::new(0),
+        })
     }
 
     /// Keeps an answer. Never waits.
@@ -181,7 +210,9 @@ impl Answers {
     /// What was shown for a request.
     pub fn exposure(&self, tenant: &TenantId, request: Uid) -> Option<Exposure> {
         let bytes = self.read(|index| index.exposures.get(&request).copied())?;
-        exposure::read(&bytes).ok().filter(|exposure| exposure.shown.tenant == *tenant)
+        exposure::read(&bytes)
+            .ok()
+            .filter(|exposure| exposure.shown.tenant == *tenant)
     }
 
     /// All that is known of a request: what it showed, and the decision that it was made from.
@@ -192,7 +223,9 @@ impl Answers {
             let answer = index.answers.get(&request);
             answer.or_else(|| index.decisions.get(&decision?)).copied()
         });
-        let answered = bytes.and_then(|bytes| read_answer(&bytes)).filter(|answered| answered.ask.ask.tenant == *tenant);
+        let answered = bytes
+            .and_then(|bytes| read_answer(&bytes))
+            .filter(|answered| answered.ask.ask.tenant == *tenant);
         Explained { answered, exposure }
     }
 
@@ -200,7 +233,10 @@ impl Answers {
         let (place, file) = {
             let index = self.index.read();
             let place = find(&index)?;
-            let segment = index.segments.iter().find(|segment| segment.number == place.segment)?;
+            let segment = index
+                .segments
+                .iter()
+                .find(|segment| segment.number == place.segment)?;
             (place, Arc::clone(&segment.file))
         };
         let mut bytes = vec![0; place.bytes as usize];
@@ -216,8 +252,14 @@ impl Answers {
 }
 
 fn read_answer(bytes: &[u8]) -> Option<Answered> {
-    let (at_ms, ask, answer, inputs): (Millis, Vec<u8>, Vec<u8>, Vec<InputNote>) = decode_as(ANSWERED, bytes).ok()?;
-    Some(Answered { ask: skerry_wire::decode(&ask).ok()?, answer: skerry_wire::decode(&answer).ok()?, inputs, at_ms })
+    let (at_ms, ask, answer, inputs): (Millis, Vec<u8>, Vec<u8>, Vec<InputNote>) =
+        decode_as(ANSWERED, bytes).ok()?;
+    Some(Answered {
+        ask: skerry_wire::decode(&ask).ok()?,
+        answer: skerry_wire::decode(&answer).ok()?,
+        inputs,
+        at_ms,
+    })
 }
 
 fn path(dir: &Path, number: u64) -> PathBuf {
@@ -228,18 +270,35 @@ fn path(dir: &Path, number: u64) -> PathBuf {
 fn scan(dir: &Path, number: u64, index: &mut Index) -> std::io::Result<()> {
     let file = File::open(path(dir, number))?;
     let length = file.metadata()?.len();
-    index.segments.push_back(Segment { number, file: Arc::new(file.try_clone()?), newest_ms: 0, holds: Vec::new() });
+    index.segments.push_back(Segment {
+        number,
+        file: Arc::new(file.try_clone()?),
+        newest_ms: 0,
+        holds: Vec::new(),
+    });
     let mut reader = BufReader::with_capacity(1 << 16, file);
     let mut at = 0;
     let mut head = [0; HEAD_BYTES];
     while at + HEAD_BYTES as u64 <= length {
         reader.read_exact(&mut head)?;
-        let Some((bytes, kind, request, decision, at_ms)) = read_head(&head) else { break };
+        let Some((bytes, kind, request, decision, at_ms)) = read_head(&head) else {
+            break;
+        };
         at += HEAD_BYTES as u64;
         if at + u64::from(bytes) > length {
             break;
         }
-        index.add(kind, request, decision, at_ms, Place { segment: number, at, bytes });
+        index.add(
+            kind,
+            request,
+            decision,
+            at_ms,
+            Place {
+                segment: number,
+                at,
+                bytes,
+            },
+        );
         reader.seek_relative(i64::from(bytes))?;
         at += u64::from(bytes);
     }
@@ -255,7 +314,15 @@ fn read_head(head: &[u8; HEAD_BYTES]) -> Option<(u32, u8, Uid, Uid, Millis)> {
     let bytes = u32::from_le_bytes(*bytes);
     let known = matches!(*kind, ANSWER | EXPOSURE) && bytes as usize <= RECORD_BYTES_MAX;
     let id = |bytes: &[u8; 16]| Uid(u128::from_le_bytes(*bytes));
-    known.then(|| (bytes, *kind, id(request), id(decision), u64::from_le_bytes(*at)))
+    known.then(|| {
+        (
+            bytes,
+            *kind,
+            id(request),
+            id(decision),
+            u64::from_le_bytes(*at),
+        )
+    })
 }
 
 struct Writer {
@@ -293,17 +360,29 @@ impl Writer {
         for record in group {
             let (kind, request, decision, at_ms, body) = match record {
                 Record::Answer(kept) => {
-                    let body = encode_as(ANSWERED, &(kept.at_ms, kept.ask, kept.answer.as_ref(), kept.inputs));
+                    let body = encode_as(
+                        ANSWERED,
+                        &(kept.at_ms, kept.ask, kept.answer.as_ref(), kept.inputs),
+                    );
                     (ANSWER, kept.request, kept.decision, kept.at_ms, body)
                 }
                 Record::Exposure(one) => {
-                    let body = skerry_wire::encode(&one.shown)
-                        .map(|shown| exposure::join(one.request_id, one.at_ms, one.from_cache, &shown));
-                    (EXPOSURE, one.request_id, one.shown.decision_id, one.at_ms, body)
+                    let body = skerry_wire::encode(&one.shown).map(|shown| {
+                        exposure::join(one.request_id, one.at_ms, one.from_cache, &shown)
+                    });
+                    (
+                        EXPOSURE,
+                        one.request_id,
+                        one.shown.decision_id,
+                        one.at_ms,
+                        body,
+                    )
                 }
             };
             let Ok(body) = body else { continue };
-            let Ok(bytes) = u32::try_from(body.len()) else { continue };
+            let Ok(bytes) = u32::try_from(body.len()) else {
+                continue;
+            };
             if body.len() > RECORD_BYTES_MAX {
                 continue;
             }
@@ -312,7 +391,11 @@ impl Writer {
             out.extend_from_slice(&request.0.to_le_bytes());
             out.extend_from_slice(&decision.0.to_le_bytes());
             out.extend_from_slice(&at_ms.to_le_bytes());
-            let place = Place { segment: self.number, at: self.at + out.len() as u64, bytes };
+            let place = Place {
+                segment: self.number,
+                at: self.at + out.len() as u64,
+                bytes,
+            };
             out.extend_from_slice(&body);
             added.push((kind, request, decision, at_ms, place));
             self.newest_ms = self.newest_ms.max(at_ms);
@@ -331,14 +414,25 @@ impl Writer {
     /// Starts a segment, and drops those that are past their day or beyond the bound.
     fn open(&mut self) -> std::io::Result<()> {
         let path_new = path(&self.dir, self.number);
-        let mut file = File::options().create(true).truncate(true).read(true).write(true).open(path_new)?;
+        let mut file = File::options()
+            .create(true)
+            .truncate(true)
+            .read(true)
+            .write(true)
+            .open(path_new)?;
         self.at = file.seek(SeekFrom::Start(0))?;
         let mut gone = Vec::new();
         {
             let mut index = self.index.write();
             let holds = Vec::new();
-            index.segments.push_back(Segment { number: self.number, file: Arc::new(file.try_clone()?), newest_ms: 0, holds });
-            let is_old = |segment: &Segment| segment.newest_ms.saturating_add(KEPT_MS) < self.newest_ms;
+            index.segments.push_back(Segment {
+                number: self.number,
+                file: Arc::new(file.try_clone()?),
+                newest_ms: 0,
+                holds,
+            });
+            let is_old =
+                |segment: &Segment| segment.newest_ms.saturating_add(KEPT_MS) < self.newest_ms;
             while index.segments.len() > SEGMENTS_MAX
                 || (index.segments.len() > 1 && index.segments.front().is_some_and(is_old))
             {

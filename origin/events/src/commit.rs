@@ -152,7 +152,12 @@ impl Log {
         now: Millis,
         done: impl FnOnce(Result<Appended, Error>) + Send + 'static,
     ) -> Result<(), (Error, Vec<Event>)> {
-        let command = Command::Append { events, mode, now, done: Box::new(done) };
+        let command = Command::Append {
+            events,
+            mode,
+            now,
+            done: Box::new(done),
+        };
         let queue = self.shared.queue.lock();
         let sent = match queue.as_ref() {
             Some(queue) => queue.try_send(command),

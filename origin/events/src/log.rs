@@ -138,14 +138,20 @@ impl Reader {
         for entry in self.tenants.prefix(&prefix) {
             let (key, value) = entry.into_inner()?;
             let subject = key.get(prefix.len()..).unwrap_or_default();
-            erased.push((String::from_utf8_lossy(subject).into_owned(), number(&value)));
+            erased.push((
+                String::from_utf8_lossy(subject).into_owned(),
+                number(&value),
+            ));
         }
         Ok(erased)
     }
 
     /// When a user or session was erased.
     pub fn erased_at(&self, tenant: &TenantId, subject: &str) -> Result<Option<Millis>, Error> {
-        Ok(self.tenants.get(erased_key(tenant, subject))?.map(|bytes| number(&bytes)))
+        Ok(self
+            .tenants
+            .get(erased_key(tenant, subject))?
+            .map(|bytes| number(&bytes)))
     }
 
     /// The last position given out.

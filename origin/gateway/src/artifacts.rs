@@ -16,8 +16,13 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 /// Kinds in the order in which they are sent: what forbids comes before what shows.
-pub const ORDER: [PushKind; 5] =
-    [PushKind::Config, PushKind::Mask, PushKind::Popular, PushKind::Bandit, PushKind::Pool];
+pub const ORDER: [PushKind; 5] = [
+    PushKind::Config,
+    PushKind::Mask,
+    PushKind::Popular,
+    PushKind::Bandit,
+    PushKind::Pool,
+];
 
 /// One artifact.
 #[derive(Debug, Clone)]
@@ -48,10 +53,19 @@ impl Artifacts {
     }
 
     /// Makes an artifact current. Content that is current already changes nothing.
-    pub fn publish(&self, kind: PushKind, bytes: Vec<u8>, now: Millis) -> Result<Arc<Published>, Error> {
+    pub fn publish(
+        &self,
+        kind: PushKind,
+        bytes: Vec<u8>,
+        now: Millis,
+    ) -> Result<Arc<Published>, Error> {
         let _one_at_a_time = self.publishing.lock();
         if bytes.len() as u64 > PUSH_BYTES_MAX {
-            return Err(Error::Store(format!("the {} artifact has {} bytes", kind.as_str(), bytes.len())));
+            return Err(Error::Store(format!(
+                "the {} artifact has {} bytes",
+                kind.as_str(),
+                bytes.len()
+            )));
         }
         let sha256: [u8; 32] = Sha256::digest(&bytes).into();
         if let Some(current) = self.get(kind)
@@ -61,16 +75,36 @@ impl Artifacts {
         }
         let name = format!("epoch:{}", kind.as_str());
         let stored = self.state.get(&name)?;
-        let (last, last_sha) = match stored.as_deref().and_then(|stored| stored.split_first_chunk::<8>()) {
+        let (last, last_sha) = match stored
+            .as_deref()
+            .and_then(|stored| stored.split_first_chunk::<8>())
+        {
             Some((epoch, sha)) => (u64::from_be_bytes(*epoch), sha),
             None => (0, &[][..]),
         };
-        let epoch = if last_sha == sha256 { last } else { now.max(last + 1) };
+        let epoch = if last_sha == sha256 {
+            last
+        } else {
+            now.max(last + 1)
+        };
         if epoch != last {
-            self.state.put(&name, &[&epoch.to_be_bytes()[..], &sha256].concat())?;
+            self.state
+                .put(&name, &[&epoch.to_be_bytes()[..], &sha256].concat())?;
         }
-        let published = Arc::new(Published { kind, epoch, sha256, bytes: Bytes::from(bytes), made_ms: now });
-        let mut all: Vec<Arc<Published>> = self.current.load().iter().filter(|one| one.kind != kind).cloned().collect();
+        let published = Arc::new(Published {
+            kind,
+            epoch,
+            sha256,
+            bytes: Bytes::from(bytes),
+            made_ms: now,
+        });
+        let mut all: Vec<Arc<Published>> = self
+            .current
+            .load()
+            .iter()
+            .filter(|one| one.kind != kind)
+            .cloned()
+            .collect();
         all.push(Arc::clone(&published));
         self.current.store(Arc::new(all));
         self.changed.send_modify(|count| *count += 1);
@@ -78,12 +112,20 @@ impl Artifacts {
     }
 
     pub fn get(&self, kind: PushKind) -> Option<Arc<Published>> {
-        self.current.load().iter().find(|one| one.kind == kind).cloned()
+        self.current
+            .load()
+            .iter()
+            .find(|one| one.kind == kind)
+            .cloned()
     }
 
     /// Kind, epoch and digest of all that is current.
     pub fn current(&self) -> Vec<(PushKind, u64, [u8; 32])> {
-        self.current.load().iter().map(|one| (one.kind, one.epoch, one.sha256)).collect()
+        self.current
+            .load()
+            .iter()
+            .map(|one| (one.kind, one.epoch, one.sha256))
+            .collect()
     }
 
     pub fn changed(&self) -> watch::Receiver<u64> {
@@ -101,7 +143,10 @@ mod tests {
         let publish = |content: &[u8], now| {
             let state = State::open(dir.path(), false).unwrap();
             let artifacts = Artifacts::new(&state);
-            artifacts.publish(PushKind::Mask, content.to_vec(), now).unwrap().epoch
+            artifacts
+                .publish(PushKind::Mask, content.to_vec(), now)
+                .unwrap()
+                .epoch
         };
         let cases: [(&[u8], u64, u64); 5] = [
             (b"a", 1_000, 1_000),

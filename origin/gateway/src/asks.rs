@@ -8,13 +8,21 @@ use skerry_origin_core::{Outcome, Question, answer};
 use skerry_origin_events::{InputNote, Kept};
 use skerry_types::{Route, Tick, Uid};
 use skerry_wire::CodecError;
-use skerry_wire::frame::{Answer, AnswerFrame, AskFrame, FRAME_BYTES_MAX, Refusal, RefusalCode, Stage};
+use skerry_wire::frame::{
+    Answer, AnswerFrame, AskFrame, FRAME_BYTES_MAX, Refusal, RefusalCode, Stage,
+};
 use skerry_wire::json::{RANK_ITEMS_MAX, SEEDS_MAX};
 use std::sync::atomic::Ordering;
 
 /// Names of the pipeline's steps, as the wire has them.
-const STAGES: [Stage; 6] =
-    [Stage::Features, Stage::Candidates, Stage::Rank, Stage::Rules, Stage::Explore, Stage::Explain];
+const STAGES: [Stage; 6] = [
+    Stage::Features,
+    Stage::Candidates,
+    Stage::Rank,
+    Stage::Rules,
+    Stage::Explore,
+    Stage::Explain,
+];
 /// What a refused PoP should wait, in milliseconds.
 const RETRY_MS: u32 = 100;
 
@@ -33,11 +41,20 @@ pub fn serve(hub: &Hub, bytes: &Bytes, pop: &str, arrived: Tick) -> Result<Bytes
         now,
         explore: hub.options.explore,
     };
-    let Outcome { decision, context, stages_us, inputs } = answer(hub, &question);
+    let Outcome {
+        decision,
+        context,
+        stages_us,
+        inputs,
+    } = answer(hub, &question);
     let took_us = hub.clock.tick().since_us(arrived);
     if took_us / 1000 >= u64::from(frame.left_ms) {
         hub.counters.asks_deadline.fetch_add(1, Ordering::Relaxed);
-        return encode(hub, Err(refusal(RefusalCode::Deadline, "the answer was late")), Vec::new());
+        return encode(
+            hub,
+            Err(refusal(RefusalCode::Deadline, "the answer was late")),
+            Vec::new(),
+        );
     }
     for (histogram, us) in hub.counters.stages.iter().zip(by_wire_order(stages_us)) {
         histogram.add(u64::from(us));
@@ -71,21 +88,43 @@ pub fn serve(hub: &Hub, bytes: &Bytes, pop: &str, arrived: Tick) -> Result<Bytes
 /// The encoded refusal of a question that was not even read.
 pub fn overloaded(hub: &Hub) -> Result<Bytes, CodecError> {
     hub.counters.asks_overloaded.fetch_add(1, Ordering::Relaxed);
-    encode(hub, Err(refusal(RefusalCode::Overloaded, "too many questions at once")), Vec::new())
+    encode(
+        hub,
+        Err(refusal(
+            RefusalCode::Overloaded,
+            "too many questions at once",
+        )),
+        Vec::new(),
+    )
 }
 
 fn refuse(hub: &Hub, frame: &AskFrame, arrived: Tick) -> Option<Refusal> {
     let counters = &hub.counters;
     let (counter, refusal) = if hub.is_draining() {
-        (&counters.asks_draining, refusal(RefusalCode::Draining, "this origin is going down"))
+        (
+            &counters.asks_draining,
+            refusal(RefusalCode::Draining, "this origin is going down"),
+        )
     } else if hub.clock.tick().since_ms(arrived) >= u64::from(frame.left_ms) {
-        (&counters.asks_deadline, refusal(RefusalCode::Deadline, "nothing was left of the deadline"))
+        (
+            &counters.asks_deadline,
+            refusal(RefusalCode::Deadline, "nothing was left of the deadline"),
+        )
     } else if frame.ask.tenant != hub.tenant {
-        (&counters.asks_bad, refusal(RefusalCode::Bad, "this tenant is not served here"))
+        (
+            &counters.asks_bad,
+            refusal(RefusalCode::Bad, "this tenant is not served here"),
+        )
     } else if too_many(&frame.ask.route) {
-        (&counters.asks_bad, refusal(RefusalCode::Bad, "more items than a question may name"))
+        (
+            &counters.asks_bad,
+            refusal(RefusalCode::Bad, "more items than a question may name"),
+        )
     } else if hub.service.load().is_none() {
-        (&counters.asks_not_ready, refusal(RefusalCode::NotReady, "there is no model yet"))
+        (
+            &counters.asks_not_ready,
+            refusal(RefusalCode::NotReady, "there is no model yet"),
+        )
     } else {
         return None;
     };
@@ -102,18 +141,36 @@ fn too_many(route: &Route) -> bool {
 }
 
 fn refusal(code: RefusalCode, detail: &str) -> Refusal {
-    Refusal { code, detail: detail.into(), retry_after_ms: RETRY_MS }
+    Refusal {
+        code,
+        detail: detail.into(),
+        retry_after_ms: RETRY_MS,
+    }
 }
 
-fn encode(hub: &Hub, outcome: Result<Answer, Refusal>, stages: Vec<(Stage, u32)>) -> Result<Bytes, CodecError> {
-    let frame = AnswerFrame { outcome, state: hub.region_state(), stages };
+fn encode(
+    hub: &Hub,
+    outcome: Result<Answer, Refusal>,
+    stages: Vec<(Stage, u32)>,
+) -> Result<Bytes, CodecError> {
+    let frame = AnswerFrame {
+        outcome,
+        state: hub.region_state(),
+        stages,
+    };
     let bytes = skerry_wire::encode(&frame)?;
     if bytes.len() <= FRAME_BYTES_MAX {
         return Ok(Bytes::from(bytes));
     }
     hub.counters.asks_failed.fetch_add(1, Ordering::Relaxed);
-    let outcome = Err(refusal(RefusalCode::Internal, "the answer is larger than a frame"));
-    Ok(Bytes::from(skerry_wire::encode(&AnswerFrame { outcome, ..frame })?))
+    let outcome = Err(refusal(
+        RefusalCode::Internal,
+        "the answer is larger than a frame",
+    ));
+    Ok(Bytes::from(skerry_wire::encode(&AnswerFrame {
+        outcome,
+        ..frame
+    })?))
 }
 
 /// Times in the order of [`Stage::ALL`].

@@ -38,7 +38,10 @@ impl Entry {
             fields: Arc::new(card_fields(&item.attributes)),
             rights: item.rights.clone(),
         };
-        Self { item, card: Arc::new(card) }
+        Self {
+            item,
+            card: Arc::new(card),
+        }
     }
 }
 
@@ -70,16 +73,22 @@ impl Catalog {
         let mut removed = HashMap::new();
         for entry in store.prefix(key(tenant, "")) {
             let (key, bytes) = entry.into_inner()?;
-            let stored: Option<Item> = decode_as(CATALOG_ITEM, &bytes).map_err(|error| Error::Corrupt {
-                path: state.dir.join("store"),
-                reason: format!("item {}: {error}", String::from_utf8_lossy(&key).replace('\0', "/")),
-            })?;
+            let stored: Option<Item> =
+                decode_as(CATALOG_ITEM, &bytes).map_err(|error| Error::Corrupt {
+                    path: state.dir.join("store"),
+                    reason: format!(
+                        "item {}: {error}",
+                        String::from_utf8_lossy(&key).replace('\0', "/")
+                    ),
+                })?;
             match stored {
                 Some(item) => {
                     items.insert(item.id.clone(), Arc::new(Entry::new(item)));
                 }
                 None => {
-                    let id = key.get(tenant.as_str().len() + 1..).and_then(|id| std::str::from_utf8(id).ok());
+                    let id = key
+                        .get(tenant.as_str().len() + 1..)
+                        .and_then(|id| std::str::from_utf8(id).ok());
                     if let Some(id) = id.and_then(|id| ItemId::new(id).ok()) {
                         removed.insert(id.hash(), id);
                     }
@@ -103,7 +112,10 @@ impl Catalog {
     }
 
     pub fn card(&self, id: &ItemId) -> Option<Arc<Card>> {
-        self.items.read().get(id).map(|entry| Arc::clone(&entry.card))
+        self.items
+            .read()
+            .get(id)
+            .map(|entry| Arc::clone(&entry.card))
     }
 
     pub fn len(&self) -> usize {
@@ -142,11 +154,16 @@ impl Catalog {
                 }
                 None => {
                     written.new += 1;
-                    rights |= !item.rights.is_free() || self.removed.read().contains_key(&item.id.hash());
+                    rights |=
+                        !item.rights.is_free() || self.removed.read().contains_key(&item.id.hash());
                 }
             }
             let entry = Entry::new(item);
-            batch.insert(&self.store, key(&self.tenant, entry.item.id.as_str()), encode_as(CATALOG_ITEM, &Some(&entry.item))?);
+            batch.insert(
+                &self.store,
+                key(&self.tenant, entry.item.id.as_str()),
+                encode_as(CATALOG_ITEM, &Some(&entry.item))?,
+            );
             fresh.insert(entry.item.id.clone(), Arc::new(entry));
         }
         if fresh.is_empty() {
@@ -165,9 +182,15 @@ impl Catalog {
     }
 
     /// Changes one item; `None` where there is none.
-    pub fn change(&self, id: &ItemId, change: impl FnOnce(&mut Item)) -> Result<Option<Arc<Entry>>, Error> {
+    pub fn change(
+        &self,
+        id: &ItemId,
+        change: impl FnOnce(&mut Item),
+    ) -> Result<Option<Arc<Entry>>, Error> {
         let _one_at_a_time = self.writing.lock();
-        let Some(old) = self.get(id) else { return Ok(None) };
+        let Some(old) = self.get(id) else {
+            return Ok(None);
+        };
         let mut item = old.item.clone();
         change(&mut item);
         self.write(vec![item])?;
@@ -181,7 +204,11 @@ impl Catalog {
             return Ok(false);
         }
         let mut batch = self.db.batch();
-        batch.insert(&self.store, key(&self.tenant, id.as_str()), encode_as(CATALOG_ITEM, &None::<Item>)?);
+        batch.insert(
+            &self.store,
+            key(&self.tenant, id.as_str()),
+            encode_as(CATALOG_ITEM, &None::<Item>)?,
+        );
         batch.durability(Some(PersistMode::SyncData)).commit()?;
         self.removed.write().insert(id.hash(), id.clone());
         self.items.write().remove(id);
@@ -192,9 +219,17 @@ impl Catalog {
     /// The rights mask: every item that is not free, removed ones as hidden, ascending by hash.
     pub fn mask(&self) -> MaskBlob {
         let restricted = |entry: &Arc<Entry>| (entry.card.hash, entry.item.rights.clone());
-        let mut entries: Vec<(ItemHash, Rights)> =
-            self.items.read().values().filter(|entry| !entry.item.rights.is_free()).map(restricted).collect();
-        let hidden = || Rights { hidden: true, ..Rights::default() };
+        let mut entries: Vec<(ItemHash, Rights)> = self
+            .items
+            .read()
+            .values()
+            .filter(|entry| !entry.item.rights.is_free())
+            .map(restricted)
+            .collect();
+        let hidden = || Rights {
+            hidden: true,
+            ..Rights::default()
+        };
         entries.extend(self.removed.read().keys().map(|hash| (*hash, hidden())));
         entries.sort_by_key(|(hash, _)| *hash);
         MaskBlob { entries }
@@ -202,8 +237,13 @@ impl Catalog {
 
     /// Id and metadata as pools carry them.
     pub fn pool_item(&self, id: &ItemId) -> PoolItem {
-        let fields = self.card(id).map_or_else(Default::default, |card| Arc::clone(&card.fields));
-        PoolItem { id: id.clone(), fields }
+        let fields = self
+            .card(id)
+            .map_or_else(Default::default, |card| Arc::clone(&card.fields));
+        PoolItem {
+            id: id.clone(),
+            fields,
+        }
     }
 
     pub fn rights_changed(&self) -> watch::Receiver<u64> {
@@ -233,13 +273,20 @@ fn key(tenant: &TenantId, id: &str) -> Vec<u8> {
 
 /// As many attributes as fit, the well-known ones first.
 fn card_fields(attributes: &Attributes) -> Attributes {
-    let first = FIELDS_FIRST.iter().filter_map(|name| attributes.get_key_value(*name));
-    let others = attributes.iter().filter(|(name, _)| !FIELDS_FIRST.contains(&name.as_ref()));
+    let first = FIELDS_FIRST
+        .iter()
+        .filter_map(|name| attributes.get_key_value(*name));
+    let others = attributes
+        .iter()
+        .filter(|(name, _)| !FIELDS_FIRST.contains(&name.as_ref()));
     let mut fields = Attributes::new();
     let mut left = CARD_FIELDS_BYTES_MAX;
     for (name, value) in first.chain(others) {
         let mut json = Vec::new();
-        skerry_wire::json::attributes_to_json(&mut json, &Attributes::from([(name.clone(), value.clone())]));
+        skerry_wire::json::attributes_to_json(
+            &mut json,
+            &Attributes::from([(name.clone(), value.clone())]),
+        );
         if let Some(rest) = left.checked_sub(json.len()) {
             left = rest;
             fields.insert(name.clone(), value.clone());
@@ -255,7 +302,14 @@ mod tests {
 
     fn item(id: &str, hidden: bool) -> Item {
         let attributes = Attributes::from([("title".into(), Value::text(id))]);
-        Item { id: ItemId::new(id).unwrap(), attributes, rights: Rights { hidden, ..Rights::default() } }
+        Item {
+            id: ItemId::new(id).unwrap(),
+            attributes,
+            rights: Rights {
+                hidden,
+                ..Rights::default()
+            },
+        }
     }
 
     #[test]
@@ -267,23 +321,59 @@ mod tests {
             let catalog = Catalog::open(&state, &tenant).unwrap();
             let epoch = || *catalog.rights_changed.borrow();
             let steps: [(&str, &dyn Fn(), u64, usize); 6] = [
-                ("free items", &|| drop(catalog.put(vec![item("a", false), item("b", false)])), 0, 0),
+                (
+                    "free items",
+                    &|| drop(catalog.put(vec![item("a", false), item("b", false)])),
+                    0,
+                    0,
+                ),
                 ("hidden", &|| drop(catalog.put(vec![item("a", true)])), 1, 1),
-                ("the same again", &|| drop(catalog.put(vec![item("a", true)])), 1, 1),
-                ("shown again", &|| drop(catalog.put(vec![item("a", false)])), 2, 0),
-                ("removed", &|| drop(catalog.remove(&ItemId::new("b").unwrap())), 3, 1),
-                ("removed again", &|| drop(catalog.remove(&ItemId::new("b").unwrap())), 3, 1),
+                (
+                    "the same again",
+                    &|| drop(catalog.put(vec![item("a", true)])),
+                    1,
+                    1,
+                ),
+                (
+                    "shown again",
+                    &|| drop(catalog.put(vec![item("a", false)])),
+                    2,
+                    0,
+                ),
+                (
+                    "removed",
+                    &|| drop(catalog.remove(&ItemId::new("b").unwrap())),
+                    3,
+                    1,
+                ),
+                (
+                    "removed again",
+                    &|| drop(catalog.remove(&ItemId::new("b").unwrap())),
+                    3,
+                    1,
+                ),
             ];
             for (name, step, want_epoch, want_mask) in steps {
                 step();
-                assert_eq!((epoch(), catalog.mask().entries.len()), (want_epoch, want_mask), "{name}");
+                assert_eq!(
+                    (epoch(), catalog.mask().entries.len()),
+                    (want_epoch, want_mask),
+                    "{name}"
+                );
             }
         }
         let state = State::open(dir.path(), false).unwrap();
         let catalog = Catalog::open(&state, &tenant).unwrap();
-        assert_eq!((catalog.len(), catalog.mask().entries.len()), (1, 1), "both survive a restart");
+        assert_eq!(
+            (catalog.len(), catalog.mask().entries.len()),
+            (1, 1),
+            "both survive a restart"
+        );
         catalog.put(vec![item("b", false)]).unwrap();
-        assert!(catalog.mask().entries.is_empty(), "an item that comes back is free");
+        assert!(
+            catalog.mask().entries.is_empty(),
+            "an item that comes back is free"
+        );
     }
 
     #[test]
@@ -296,6 +386,9 @@ mod tests {
             ("z".into(), Value::text(&long)),
         ]);
         let names: Vec<_> = card_fields(&attributes).into_keys().collect();
-        assert_eq!(names, ["a".into(), "title".into(), Box::<str>::from("year")]);
+        assert_eq!(
+            names,
+            ["a".into(), "title".into(), Box::<str>::from("year")]
+        );
     }
 }

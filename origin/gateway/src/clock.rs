@@ -15,14 +15,18 @@ impl Clock {
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "this is the clock adapter")]
     pub fn start() -> Self {
-        Self { started: Instant::now() }
+        Self {
+            started: Instant::now(),
+        }
     }
 
     /// Milliseconds since the Unix epoch.
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "this is the clock adapter")]
     pub fn now(&self) -> Millis {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         hastened(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
     }
 
@@ -45,7 +49,9 @@ fn hastened(real_ms: Millis) -> Millis {
         Some((base.parse().ok()?, speed.parse().ok()?))
     });
     match *clock {
-        Some((base, speed)) => base.saturating_add(real_ms.saturating_sub(base).saturating_mul(speed)),
+        Some((base, speed)) => {
+            base.saturating_add(real_ms.saturating_sub(base).saturating_mul(speed))
+        }
         None => real_ms,
     }
 }
@@ -54,7 +60,10 @@ fn hastened(real_ms: Millis) -> Millis {
 #[must_use]
 pub fn secret() -> Option<[u8; 32]> {
     let mut bytes = [0; 32];
-    rustls::crypto::ring::default_provider().secure_random.fill(&mut bytes).ok()?;
+    rustls::crypto::ring::default_provider()
+        .secure_random
+        .fill(&mut bytes)
+        .ok()?;
     Some(bytes)
 }
 
@@ -65,7 +74,13 @@ pub fn entropy() -> u128 {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let seed = SEED.get_or_init(|| {
         let bytes = secret().unwrap_or_default();
-        let word = |bytes: &[u8]| bytes.iter().fold(u64::from(std::process::id()), |word, byte| word << 8 ^ word >> 56 ^ u64::from(*byte));
+        let word = |bytes: &[u8]| {
+            bytes
+                .iter()
+                .fold(u64::from(std::process::id()), |word, byte| {
+                    word << 8 ^ word >> 56 ^ u64::from(*byte)
+                })
+        };
         let (low, high) = bytes.split_at(16);
         (word(low), word(high))
     });

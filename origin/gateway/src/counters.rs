@@ -39,7 +39,9 @@ counters! {
 }
 
 /// Upper bounds in microseconds.
-const BOUNDS_US: [u64; 12] = [50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000];
+const BOUNDS_US: [u64; 12] = [
+    50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000,
+];
 
 /// A histogram of microseconds.
 #[derive(Debug, Default)]
@@ -51,7 +53,11 @@ pub struct Histogram {
 
 impl Histogram {
     pub fn add(&self, us: u64) {
-        if let Some(bucket) = BOUNDS_US.iter().position(|bound| us <= *bound).and_then(|at| self.buckets.get(at)) {
+        if let Some(bucket) = BOUNDS_US
+            .iter()
+            .position(|bound| us <= *bound)
+            .and_then(|at| self.buckets.get(at))
+        {
             bucket.fetch_add(1, Ordering::Relaxed);
         }
         self.count.fetch_add(1, Ordering::Relaxed);
@@ -64,12 +70,23 @@ impl Histogram {
         for (bound, bucket) in BOUNDS_US.iter().zip(&self.buckets) {
             below += bucket.load(Ordering::Relaxed);
             let seconds = seconds(*bound);
-            let _ = writeln!(out, "{name}_bucket{{{labels}{comma}le=\"{seconds}\"}} {below}");
+            let _ = writeln!(
+                out,
+                "{name}_bucket{{{labels}{comma}le=\"{seconds}\"}} {below}"
+            );
         }
         let count = self.count.load(Ordering::Relaxed);
         let _ = writeln!(out, "{name}_bucket{{{labels}{comma}le=\"+Inf\"}} {count}");
-        let braces = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
-        let _ = writeln!(out, "{name}_sum{braces} {}", seconds(self.sum_us.load(Ordering::Relaxed)));
+        let braces = if labels.is_empty() {
+            String::new()
+        } else {
+            format!("{{{labels}}}")
+        };
+        let _ = writeln!(
+            out,
+            "{name}_sum{braces} {}",
+            seconds(self.sum_us.load(Ordering::Relaxed))
+        );
         let _ = writeln!(out, "{name}_count{braces} {count}");
     }
 }
@@ -93,17 +110,29 @@ impl Counters {
                 let _ = writeln!(out, "# TYPE {name} counter");
                 last = name;
             }
-            let braces = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
+            let braces = if labels.is_empty() {
+                String::new()
+            } else {
+                format!("{{{labels}}}")
+            };
             let _ = writeln!(out, "{name}{braces} {value}");
         }
         let _ = writeln!(out, "# TYPE skerry_stage_seconds histogram");
         for (stage, histogram) in Stage::ALL.iter().zip(&self.stages) {
-            histogram.render(&mut out, "skerry_stage_seconds", &format!("stage=\"{}\"", stage.as_str()));
+            histogram.render(
+                &mut out,
+                "skerry_stage_seconds",
+                &format!("stage=\"{}\"", stage.as_str()),
+            );
         }
         let _ = writeln!(out, "# TYPE skerry_origin_ask_seconds histogram");
         self.asks.render(&mut out, "skerry_origin_ask_seconds", "");
         for (name, labels, value) in gauges {
-            let braces = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
+            let braces = if labels.is_empty() {
+                String::new()
+            } else {
+                format!("{{{labels}}}")
+            };
             let _ = writeln!(out, "# TYPE {name} gauge\n{name}{braces} {value}");
         }
         out

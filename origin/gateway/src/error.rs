@@ -9,15 +9,25 @@ use std::path::PathBuf;
 pub enum Error {
     #[error("{path}: {reason}")]
     Io { path: PathBuf, reason: String },
-    #[error("the state at {path} is damaged: {reason}; restore it from a backup, or start with --repair, which sets it aside as *.corrupt and goes on without it")]
+    #[error(
+        "the state at {path} is damaged: {reason}; restore it from a backup, or start with --repair, which sets it aside as *.corrupt and goes on without it"
+    )]
     Corrupt { path: PathBuf, reason: String },
     #[error("{path} is in use by another process")]
     Locked { path: PathBuf },
-    #[error("{path} has format {found}, this version reads up to {known}: use a newer version, or another --state")]
-    Newer { path: PathBuf, found: u32, known: u32 },
+    #[error(
+        "{path} has format {found}, this version reads up to {known}: use a newer version, or another --state"
+    )]
+    Newer {
+        path: PathBuf,
+        found: u32,
+        known: u32,
+    },
     #[error("{path}: {reason}; `skerry keys new DIR` makes a set of keys")]
     Keys { path: PathBuf, reason: String },
-    #[error("{addr} is not a loopback address and no secret key is configured: bind to 127.0.0.1, or give --keys DIR with api-secret.key")]
+    #[error(
+        "{addr} is not a loopback address and no secret key is configured: bind to 127.0.0.1, or give --keys DIR with api-secret.key"
+    )]
     Open { addr: SocketAddr },
     #[error("cannot listen on {addr}: {reason}")]
     Listen { addr: SocketAddr, reason: String },
@@ -56,7 +66,10 @@ impl Error {
     }
 
     pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
-        move |error| Self::Io { path: path.into(), reason: error.to_string() }
+        move |error| Self::Io {
+            path: path.into(),
+            reason: error.to_string(),
+        }
     }
 }
 
@@ -69,4 +82,9 @@ macro_rules! from_store {
         })+
     };
 }
-from_store!(fjall::Error, skerry_origin_events::Error, skerry_origin_features::Error, skerry_wire::CodecError);
+from_store!(
+    fjall::Error,
+    skerry_origin_events::Error,
+    skerry_origin_features::Error,
+    skerry_wire::CodecError
+);

@@ -33,9 +33,20 @@ pub struct Receipt {
 }
 
 impl Handle {
-    pub(crate) fn new(hub: &Arc<Hub>, jobs: &Arc<Jobs>, quic: SocketAddr, admin: SocketAddr) -> Self {
+    pub(crate) fn new(
+        hub: &Arc<Hub>,
+        jobs: &Arc<Jobs>,
+        quic: SocketAddr,
+        admin: SocketAddr,
+    ) -> Self {
         let training = Arc::new(Semaphore::new(1));
-        Self { hub: Arc::clone(hub), jobs: Arc::clone(jobs), training, quic, admin }
+        Self {
+            hub: Arc::clone(hub),
+            jobs: Arc::clone(jobs),
+            training,
+            quic,
+            admin,
+        }
     }
 
     #[must_use]
@@ -57,7 +68,10 @@ impl Handle {
     /// Waits until start, import and training are over; says why where they failed.
     pub async fn started(&self) -> Result<(), Error> {
         let mut life = self.hub.life.subscribe();
-        let ended = life.wait_for(|life| *life != Life::Starting).await.map_err(|_| Error::Stopped)?;
+        let ended = life
+            .wait_for(|life| *life != Life::Starting)
+            .await
+            .map_err(|_| Error::Stopped)?;
         match &*ended {
             Life::Failed(reason) => Err(Error::Store(reason.clone())),
             Life::Starting | Life::Running => Ok(()),
@@ -67,7 +81,11 @@ impl Handle {
     /// The model in service.
     #[must_use]
     pub fn model(&self) -> Option<About> {
-        self.hub.service.load().as_ref().map(|service| service.about.clone())
+        self.hub
+            .service
+            .load()
+            .as_ref()
+            .map(|service| service.about.clone())
     }
 
     /// Trains on all that is stored and puts the model into service, here and at the PoPs.
@@ -75,7 +93,9 @@ impl Handle {
         if *self.hub.life.borrow() == Life::Starting {
             return Err(Error::Training);
         }
-        let permit = Arc::clone(&self.training).try_acquire_owned().map_err(|_| Error::Training)?;
+        let permit = Arc::clone(&self.training)
+            .try_acquire_owned()
+            .map_err(|_| Error::Training)?;
         let hub = Arc::clone(&self.hub);
         let trained = tokio::task::spawn_blocking(move || {
             let _permit = permit;
@@ -83,7 +103,9 @@ impl Handle {
             publish::all(&hub)?;
             Ok(service.about.clone())
         });
-        trained.await.map_err(|error| Error::Train(error.to_string()))?
+        trained
+            .await
+            .map_err(|error| Error::Train(error.to_string()))?
     }
 
     /// Starts an import; `None` where too many are running.
@@ -120,6 +142,13 @@ impl Handle {
         let mut pops: Vec<Arc<str>> = hub.connected.lock().values().cloned().collect();
         pops.sort();
         pops.dedup();
-        Ok(Receipt { id: hub.fresh_id(), user: user.clone(), erased_ms: now, events: erased, attributes, pops })
+        Ok(Receipt {
+            id: hub.fresh_id(),
+            user: user.clone(),
+            erased_ms: now,
+            events: erased,
+            attributes,
+            pops,
+        })
     }
 }

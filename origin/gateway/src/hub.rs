@@ -42,9 +42,14 @@ pub enum News {
     /// Forget these users.
     Erased(Arc<Vec<UserId>>),
     /// Purge these tags.
-    Invalidate { seq: u64, tags: Arc<Vec<Box<str>>> },
+    Invalidate {
+        seq: u64,
+        tags: Arc<Vec<Box<str>>>,
+    },
     /// The contexts of these users changed; the PoP that reported it knows.
-    Contexts { users: Arc<Vec<(UserId, Arc<str>)>> },
+    Contexts {
+        users: Arc<Vec<(UserId, Arc<str>)>>,
+    },
     Drain,
 }
 
@@ -103,9 +108,24 @@ pub struct Parts {
 
 impl Hub {
     pub fn new(parts: Parts) -> Result<Self, Error> {
-        let Parts { options, clock, state, catalog, users, log, features, ledger, answers, pops, rewards_changed, news } = parts;
-        let invalidated =
-            state.get("invalidated")?.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes);
+        let Parts {
+            options,
+            clock,
+            state,
+            catalog,
+            users,
+            log,
+            features,
+            ledger,
+            answers,
+            pops,
+            rewards_changed,
+            news,
+        } = parts;
+        let invalidated = state
+            .get("invalidated")?
+            .and_then(|bytes| bytes.try_into().ok())
+            .map_or(0, u64::from_be_bytes);
         Ok(Self {
             artifacts: Artifacts::new(&state),
             tenant: TenantId::default(),
@@ -147,7 +167,12 @@ impl Hub {
         if self.service.load().is_none() {
             missing.push("model");
         }
-        for kind in [PushKind::Config, PushKind::Mask, PushKind::Popular, PushKind::Pool] {
+        for kind in [
+            PushKind::Config,
+            PushKind::Mask,
+            PushKind::Popular,
+            PushKind::Pool,
+        ] {
             if self.artifacts.get(kind).is_none() {
                 missing.push(kind.as_str());
             }
@@ -204,7 +229,12 @@ impl Hub {
     /// What a PoP missed since `after`. It sees a gap where that is no longer kept.
     pub fn invalidations_after(&self, after: u64) -> Vec<(u64, Arc<Vec<Box<str>>>)> {
         let invalidations = self.invalidations.lock();
-        let missed: Vec<_> = invalidations.1.iter().filter(|(seq, _)| *seq > after).cloned().collect();
+        let missed: Vec<_> = invalidations
+            .1
+            .iter()
+            .filter(|(seq, _)| *seq > after)
+            .cloned()
+            .collect();
         if missed.is_empty() && invalidations.0 > after {
             // Kept nothing: the newest number alone, so that the gap shows.
             return vec![(invalidations.0, Arc::default())];
@@ -220,21 +250,35 @@ impl Hub {
 impl World for Hub {
     type Model = Model;
 
-    fn context(&self, tenant: &TenantId, subject: &str) -> Result<Option<Arc<UserContext>>, PortError> {
+    fn context(
+        &self,
+        tenant: &TenantId,
+        subject: &str,
+    ) -> Result<Option<Arc<UserContext>>, PortError> {
         self.features
             .context(tenant, subject)
-            .map_err(|error| PortError { what: "features", detail: error.to_string() })
+            .map_err(|error| PortError {
+                what: "features",
+                detail: error.to_string(),
+            })
     }
 
     fn model(&self, tenant: &TenantId) -> Option<Arc<Model>> {
         if *tenant != self.tenant {
             return None;
         }
-        self.service.load().as_ref().map(|service| Arc::clone(&service.model))
+        self.service
+            .load()
+            .as_ref()
+            .map(|service| Arc::clone(&service.model))
     }
 
     fn card(&self, tenant: &TenantId, id: &ItemId) -> Option<Arc<Card>> {
-        if *tenant == self.tenant { self.catalog.card(id) } else { None }
+        if *tenant == self.tenant {
+            self.catalog.card(id)
+        } else {
+            None
+        }
     }
 
     fn near(&self, _: &TenantId, query: &[f32], k: usize) -> Result<Vec<(u32, f32)>, PortError> {
@@ -257,12 +301,19 @@ impl World for Hub {
         }
     }
 
-    fn bandit(&self, tenant: &TenantId, surface: &Surface) -> Result<Option<Arc<Snapshot>>, PortError> {
+    fn bandit(
+        &self,
+        tenant: &TenantId,
+        surface: &Surface,
+    ) -> Result<Option<Arc<Snapshot>>, PortError> {
         if *tenant != self.tenant {
             return Ok(None);
         }
         let bandits = self.bandits.load();
-        Ok(bandits.get(surface).or_else(|| bandits.get(&Surface::default())).cloned())
+        Ok(bandits
+            .get(surface)
+            .or_else(|| bandits.get(&Surface::default()))
+            .cloned())
     }
 
     fn region(&self) -> Arc<str> {

@@ -117,9 +117,12 @@ impl Jobs {
             match &result {
                 Ok((summary, changed)) => {
                     job.rows = summary.rows;
-                    (job.summary, job.changed, job.state) = (Some(summary.clone()), *changed, JobState::Done);
+                    (job.summary, job.changed, job.state) =
+                        (Some(summary.clone()), *changed, JobState::Done);
                 }
-                Err(error) => (job.failure, job.state) = (Some(error.to_string()), JobState::Failed),
+                Err(error) => {
+                    (job.failure, job.state) = (Some(error.to_string()), JobState::Failed)
+                }
             }
         });
     }
@@ -140,9 +143,24 @@ impl Store<'_> {
     }
 
     fn changed(&self) -> Changed {
-        let [items_new, items_changed, events_new, events_replaced, events_duplicate] =
-            std::array::from_fn(|at| self.counts.get(at).map_or(0, |count| count.load(Ordering::Relaxed)));
-        Changed { items_new, items_changed, events_new, events_replaced, events_duplicate }
+        let [
+            items_new,
+            items_changed,
+            events_new,
+            events_replaced,
+            events_duplicate,
+        ] = std::array::from_fn(|at| {
+            self.counts
+                .get(at)
+                .map_or(0, |count| count.load(Ordering::Relaxed))
+        });
+        Changed {
+            items_new,
+            items_changed,
+            events_new,
+            events_replaced,
+            events_duplicate,
+        }
     }
 }
 
@@ -169,18 +187,35 @@ impl Sink for Store<'_> {
 }
 
 /// Imports `data`: what is new is added, what differs is replaced, nothing is deleted. Blocking.
-pub fn import(hub: &Hub, data: &Data, progress: &Progress, rows: &dyn Fn(u64)) -> Result<(Summary, Changed), Error> {
-    let store = Store { hub, progress, rows, counts: Default::default() };
+pub fn import(
+    hub: &Hub,
+    data: &Data,
+    progress: &Progress,
+    rows: &dyn Fn(u64),
+) -> Result<(Summary, Changed), Error> {
+    let store = Store {
+        hub,
+        progress,
+        rows,
+        counts: Default::default(),
+    };
     let summary = match data {
         Data::Path(path) => {
-            let stamp = Stamp { tenant: hub.tenant.clone(), now: hub.now(), region: Arc::clone(&hub.options.region) };
+            let stamp = Stamp {
+                tenant: hub.tenant.clone(),
+                now: hub.now(),
+                region: Arc::clone(&hub.options.region),
+            };
             imports::read(path, &stamp, &store)?
         }
         Data::Made { items, events, .. } => {
             for chunk in items.chunks(imports::ROWS_AT_ONCE) {
                 store.items(chunk.to_vec())?;
             }
-            let mut summary = Summary { items: items.len() as u64, ..Summary::default() };
+            let mut summary = Summary {
+                items: items.len() as u64,
+                ..Summary::default()
+            };
             for chunk in events.chunks(imports::ROWS_AT_ONCE) {
                 let mut chunk = chunk.to_vec();
                 for event in &mut chunk {

@@ -1,7 +1,7 @@
 //! What an origin is started with.
 
-use crate::imports;
 use crate::Error;
+use crate::imports;
 use skerry_origin_training::TrainOptions;
 use skerry_types::{Event, Item, Surface};
 use skerry_wire::value::ApiKey;
@@ -29,7 +29,11 @@ pub enum Data {
     /// A folder or file: MovieLens, JSON lines, CSV.
     Path(PathBuf),
     /// Made in memory. `digest` names the content: the same digest is not imported twice.
-    Made { digest: [u8; 32], items: Vec<Item>, events: Vec<Event> },
+    Made {
+        digest: [u8; 32],
+        items: Vec<Item>,
+        events: Vec<Event>,
+    },
 }
 
 impl Data {

@@ -45,7 +45,12 @@ pub struct Origin {
 impl Options {
     /// Opens the state and binds both listeners. Nothing is served before [`Origin::run`].
     pub async fn build(self) -> Result<Origin, Error> {
-        if !self.admin.ip().is_loopback() && !self.api_keys.iter().any(|key| key.class == KeyClass::Secret) {
+        if !self.admin.ip().is_loopback()
+            && !self
+                .api_keys
+                .iter()
+                .any(|key| key.class == KeyClass::Secret)
+        {
             return Err(Error::Open { addr: self.admin });
         }
         let keys = Keys::read(&self.keys)?;
@@ -55,13 +60,25 @@ impl Options {
             .await
             .map_err(|error| Error::Store(error.to_string()))??;
         let endpoint = quic::listen(listen, &keys, &limits)?;
-        let refuse = |error: std::io::Error| Error::Listen { addr: admin, reason: error.to_string() };
+        let refuse = |error: std::io::Error| Error::Listen {
+            addr: admin,
+            reason: error.to_string(),
+        };
         let listener = TcpListener::bind(admin).await.map_err(refuse)?;
-        let quic = endpoint.local_addr().map_err(|error| Error::Listen { addr: listen, reason: error.to_string() })?;
+        let quic = endpoint.local_addr().map_err(|error| Error::Listen {
+            addr: listen,
+            reason: error.to_string(),
+        })?;
         let hub = Arc::new(hub);
         let jobs = Arc::new(Jobs::default());
         let handle = Handle::new(&hub, &jobs, quic, listener.local_addr().map_err(refuse)?);
-        Ok(Origin { hub, jobs, endpoint, admin: listener, handle })
+        Ok(Origin {
+            hub,
+            jobs,
+            endpoint,
+            admin: listener,
+            handle,
+        })
     }
 }
 
@@ -76,8 +93,12 @@ fn open(options: Options) -> Result<Hub, Error> {
     let answers = Arc::new(Answers::open(&dir.join("answers"))?);
     let ledger = Arc::new(open_ledger(&dir.join("bandit"), &options)?);
     let rewards_changed = Arc::new(AtomicBool::new(false));
-    let rewards = Rewards::start(Arc::clone(&ledger), Arc::clone(&answers), Arc::clone(&rewards_changed))
-        .map_err(Error::io(&dir))?;
+    let rewards = Rewards::start(
+        Arc::clone(&ledger),
+        Arc::clone(&answers),
+        Arc::clone(&rewards_changed),
+    )
+    .map_err(Error::io(&dir))?;
     let news = broadcast::Sender::new(NEWS_MAX);
     let consumers: Vec<Arc<dyn Consumer>> = vec![
         Arc::clone(&features) as Arc<dyn Consumer>,
@@ -151,10 +172,22 @@ impl Origin {
     /// Serves until `drain`, then finishes what is in flight. Import and training come first, while
     /// both listeners already answer (not ready).
     pub async fn run(self, drain: impl Future<Output = ()> + Send) -> Result<(), Error> {
-        let Self { hub, jobs, endpoint, admin: listener, handle } = self;
+        let Self {
+            hub,
+            jobs,
+            endpoint,
+            admin: listener,
+            handle,
+        } = self;
         let stop = CancellationToken::new();
         let draining = CancellationToken::new();
-        let admin = tokio::spawn(admin::serve(Arc::clone(&hub), Arc::clone(&jobs), handle, listener, stop.clone()));
+        let admin = tokio::spawn(admin::serve(
+            Arc::clone(&hub),
+            Arc::clone(&jobs),
+            handle,
+            listener,
+            stop.clone(),
+        ));
         let front = tokio::spawn(quic::serve(Arc::clone(&hub), endpoint, draining.clone()));
         let kept = tokio::spawn(publish::keep_current(Arc::clone(&hub), stop.clone()));
         let house = tokio::spawn(keep_house(Arc::clone(&hub), stop.clone()));
@@ -207,7 +240,10 @@ fn prepare(hub: &Hub) -> Result<(), Error> {
         let known = hub.state.get(DATA_DIGEST)?;
         if known.as_deref() != Some(&digest) {
             if known.is_some() {
-                progress(Step::Note("the data differs from the state: it is added, and the model is trained again".to_owned()));
+                progress(Step::Note(
+                    "the data differs from the state: it is added, and the model is trained again"
+                        .to_owned(),
+                ));
             }
             let (summary, changed) = jobs::import(hub, data, progress, &|_| {})?;
             progress(Step::Note(format!(

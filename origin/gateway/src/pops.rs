@@ -34,13 +34,25 @@ impl Pops {
         let mut pops: HashMap<Box<str>, Served> = HashMap::new();
         for entry in store.iter() {
             let (key, value) = entry.into_inner()?;
-            let Some((pop, user)) = std::str::from_utf8(&key).ok().and_then(|key| key.split_once('\0')) else { continue };
+            let Some((pop, user)) = std::str::from_utf8(&key)
+                .ok()
+                .and_then(|key| key.split_once('\0'))
+            else {
+                continue;
+            };
             let at = value.as_ref().try_into().map_or(0, Millis::from_be_bytes);
             if let Ok(user) = UserId::new(user) {
-                pops.entry(pop.into()).or_default().users.insert(user, (at, false));
+                pops.entry(pop.into())
+                    .or_default()
+                    .users
+                    .insert(user, (at, false));
             }
         }
-        Ok(Self { db: state.db.clone(), store, pops: Mutex::new(pops) })
+        Ok(Self {
+            db: state.db.clone(),
+            store,
+            pops: Mutex::new(pops),
+        })
     }
 
     /// Notes that a PoP served a user.
@@ -52,7 +64,9 @@ impl Pops {
             }
             pops.insert(pop.into(), Served::default());
         }
-        let Some(served) = pops.get_mut(pop) else { return };
+        let Some(served) = pops.get_mut(pop) else {
+            return;
+        };
         let has_room = served.users.len() < USERS_MAX;
         match served.users.get_mut(user) {
             // To the minute is enough.
@@ -68,8 +82,14 @@ impl Pops {
     /// Users whom a PoP served in the last day, latest first.
     pub fn users(&self, pop: &str, now: Millis) -> Vec<UserId> {
         let pops = self.pops.lock();
-        let Some(served) = pops.get(pop) else { return Vec::new() };
-        let mut users: Vec<(&UserId, Millis)> = served.users.iter().map(|(user, (at, _))| (user, *at)).collect();
+        let Some(served) = pops.get(pop) else {
+            return Vec::new();
+        };
+        let mut users: Vec<(&UserId, Millis)> = served
+            .users
+            .iter()
+            .map(|(user, (at, _))| (user, *at))
+            .collect();
         users.retain(|(_, at)| at.saturating_add(KEPT_MS) >= now);
         users.sort_unstable_by(|a, b| b.1.cmp(&a.1));
         users.into_iter().map(|(user, _)| user.clone()).collect()
@@ -77,7 +97,10 @@ impl Pops {
 
     /// Whether a PoP served a user in the last day.
     pub fn has(&self, pop: &str, user: &UserId) -> bool {
-        self.pops.lock().get(pop).is_some_and(|served| served.users.contains_key(user))
+        self.pops
+            .lock()
+            .get(pop)
+            .is_some_and(|served| served.users.contains_key(user))
     }
 
     /// Forgets an erased user.

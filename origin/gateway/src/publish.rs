@@ -8,7 +8,9 @@ use skerry_types::{ItemId, Surface};
 use skerry_wire::codec::encode_as;
 use skerry_wire::frame::PushKind;
 use skerry_wire::value::schema::BANDIT_SNAPSHOT;
-use skerry_wire::value::{BanditBlob, ConfigBlob, PoolBlob, PopularBlob, PopularFor, PopularItem, PopularList};
+use skerry_wire::value::{
+    BanditBlob, ConfigBlob, PoolBlob, PopularBlob, PopularFor, PopularItem, PopularList,
+};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,13 +38,21 @@ pub fn all(hub: &Hub) -> Result<(), Error> {
     Ok(())
 }
 
-fn publish<T: skerry_wire::codec::Schema + serde::Serialize>(hub: &Hub, kind: PushKind, value: &T) -> Result<(), Error> {
+fn publish<T: skerry_wire::codec::Schema + serde::Serialize>(
+    hub: &Hub,
+    kind: PushKind,
+    value: &T,
+) -> Result<(), Error> {
     let bytes = skerry_wire::encode(value)?;
     hub.artifacts.publish(kind, bytes, hub.now()).map(|_| ())
 }
 
 pub fn config(hub: &Hub) -> Result<(), Error> {
-    let sealing_key = match hub.state.get(SEALING_KEY)?.and_then(|key| key.try_into().ok()) {
+    let sealing_key = match hub
+        .state
+        .get(SEALING_KEY)?
+        .and_then(|key| key.try_into().ok())
+    {
         Some(key) => key,
         None => {
             let key = crate::clock::secret()
@@ -74,10 +84,27 @@ fn popular(hub: &Hub, service: &Service) -> Result<(), Error> {
     let trending = service.model.trending(POPULAR_MAX);
     let items = trending.iter().filter_map(|(row, score)| {
         let card = hub.catalog.card(service.model.id(*row)?)?;
-        Some(PopularItem { id: card.id.clone(), score: *score, fields: Arc::clone(&card.fields) })
+        Some(PopularItem {
+            id: card.id.clone(),
+            score: *score,
+            fields: Arc::clone(&card.fields),
+        })
     });
-    let list = PopularList { as_of_ms: service.about.as_of_ms, items: items.collect() };
-    publish(hub, PushKind::Popular, &PopularBlob { lists: vec![PopularFor { surface: None, locale: None, list }] })
+    let list = PopularList {
+        as_of_ms: service.about.as_of_ms,
+        items: items.collect(),
+    };
+    publish(
+        hub,
+        PushKind::Popular,
+        &PopularBlob {
+            lists: vec![PopularFor {
+                surface: None,
+                locale: None,
+                list,
+            }],
+        },
+    )
 }
 
 fn pool(hub: &Hub, service: &Service) -> Result<(), Error> {
@@ -88,7 +115,11 @@ fn pool(hub: &Hub, service: &Service) -> Result<(), Error> {
         made_ms: service.about.made_ms,
         as_of_ms: service.about.as_of_ms,
         arrays: pool.to_bytes(),
-        items: rows.iter().filter_map(|row| service.model.id(*row)).map(|id| hub.catalog.pool_item(id)).collect(),
+        items: rows
+            .iter()
+            .filter_map(|row| service.model.id(*row))
+            .map(|id| hub.catalog.pool_item(id))
+            .collect(),
     };
     publish(hub, PushKind::Pool, &blob)
 }
@@ -104,7 +135,8 @@ pub fn bandit(hub: &Hub, service: &Service) -> Result<(), Error> {
     }
     let mut blob = BanditBlob::default();
     for (surface, snapshot) in &snapshots {
-        blob.snapshots.push((surface.clone(), encode_as(BANDIT_SNAPSHOT, &**snapshot)?));
+        blob.snapshots
+            .push((surface.clone(), encode_as(BANDIT_SNAPSHOT, &**snapshot)?));
     }
     blob.snapshots.sort_by(|a, b| a.0.cmp(&b.0));
     hub.bandits.store(Arc::new(snapshots));
@@ -114,10 +146,21 @@ pub fn bandit(hub: &Hub, service: &Service) -> Result<(), Error> {
 /// What is worth exploring: items that the model does not know yet, then what is trending.
 fn arms(hub: &Hub, service: &Service) -> Vec<ItemId> {
     let cold = hub.catalog.all();
-    let cold = cold.iter().filter(|entry| !entry.item.rights.hidden && service.model.index_of(entry.item.id.as_str()).is_none());
-    let mut arms: Vec<ItemId> = cold.map(|entry| entry.item.id.clone()).take(COLD_ARMS_MAX).collect();
-    let trending = service.model.trending(skerry_decide::bandit::ARMS_MAX - arms.len());
-    arms.extend(trending.iter().filter_map(|(row, _)| service.model.id(*row).cloned()));
+    let cold = cold.iter().filter(|entry| {
+        !entry.item.rights.hidden && service.model.index_of(entry.item.id.as_str()).is_none()
+    });
+    let mut arms: Vec<ItemId> = cold
+        .map(|entry| entry.item.id.clone())
+        .take(COLD_ARMS_MAX)
+        .collect();
+    let trending = service
+        .model
+        .trending(skerry_decide::bandit::ARMS_MAX - arms.len());
+    arms.extend(
+        trending
+            .iter()
+            .filter_map(|(row, _)| service.model.id(*row).cloned()),
+    );
     arms
 }
 

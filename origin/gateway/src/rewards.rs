@@ -30,16 +30,25 @@ struct Shown {
 
 impl Rewards {
     /// Starts the worker; `changed` is set whenever the ledger counted something.
-    pub fn start(ledger: Arc<Ledger>, answers: Arc<Answers>, changed: Arc<AtomicBool>) -> std::io::Result<Self> {
+    pub fn start(
+        ledger: Arc<Ledger>,
+        answers: Arc<Answers>,
+        changed: Arc<AtomicBool>,
+    ) -> std::io::Result<Self> {
         let (queue, events) = sync_channel::<Event>(QUEUE_EVENTS_MAX);
-        std::thread::Builder::new().name("rewards".to_owned()).spawn(move || {
-            while let Ok(event) = events.recv() {
-                if record(&ledger, &answers, &event) {
-                    changed.store(true, Ordering::Relaxed);
+        std::thread::Builder::new()
+            .name("rewards".to_owned())
+            .spawn(move || {
+                while let Ok(event) = events.recv() {
+                    if record(&ledger, &answers, &event) {
+                        changed.store(true, Ordering::Relaxed);
+                    }
                 }
-            }
-        })?;
-        Ok(Self { queue, dropped: AtomicU64::new(0) })
+            })?;
+        Ok(Self {
+            queue,
+            dropped: AtomicU64::new(0),
+        })
     }
 }
 
@@ -47,7 +56,8 @@ impl Consumer for Rewards {
     fn apply(&self, _: &Reader, batch: &[Stored]) {
         for stored in batch {
             let event = &stored.event;
-            let matters = event.kind == EventKind::Impression || event.kind.taste(event.value) == Taste::Positive;
+            let matters = event.kind == EventKind::Impression
+                || event.kind.taste(event.value) == Taste::Positive;
             if matters
                 && event.request_id.is_some()
                 && &*event.pop != IMPORTED
@@ -64,17 +74,27 @@ impl Consumer for Rewards {
 
 /// Whether the ledger counted anything.
 fn record(ledger: &Ledger, answers: &Answers, event: &Event) -> bool {
-    let Some(shown) = event.request_id.and_then(|request| shown(answers, event, request)) else { return false };
-    let seen: Vec<&(ItemId, Source)> = match (&event.kind, &event.item, event.positions.as_slice()) {
+    let Some(shown) = event
+        .request_id
+        .and_then(|request| shown(answers, event, request))
+    else {
+        return false;
+    };
+    let seen: Vec<&(ItemId, Source)> = match (&event.kind, &event.item, event.positions.as_slice())
+    {
         (EventKind::Impression, None, []) => shown.items.iter().collect(),
-        (EventKind::Impression, None, positions) => {
-            positions.iter().filter_map(|at| shown.items.get(usize::from(*at))).collect()
-        }
+        (EventKind::Impression, None, positions) => positions
+            .iter()
+            .filter_map(|at| shown.items.get(usize::from(*at)))
+            .collect(),
         (_, Some(item), _) => shown.items.iter().filter(|(id, _)| id == item).collect(),
         _ => Vec::new(),
     };
     let mut counted = false;
-    for (item, _) in seen.into_iter().filter(|(_, source)| *source == Source::Explore) {
+    for (item, _) in seen
+        .into_iter()
+        .filter(|(_, source)| *source == Source::Explore)
+    {
         // What was clicked was seen, whether or not an impression says so.
         let exposure = Exposure {
             tenant: event.tenant.clone(),
@@ -113,12 +133,29 @@ fn shown(answers: &Answers, event: &Event, request: Uid) -> Option<Shown> {
     let explained = answers.explain(&event.tenant, request);
     if let Some(exposure) = explained.exposure {
         let shown = exposure.shown;
-        let items = shown.items.into_iter().map(|item| (item.id, item.source)).collect();
-        return Some(Shown { decision: shown.decision_id, surface: shown.surface, items });
+        let items = shown
+            .items
+            .into_iter()
+            .map(|item| (item.id, item.source))
+            .collect();
+        return Some(Shown {
+            decision: shown.decision_id,
+            surface: shown.surface,
+            items,
+        });
     }
     let answered = explained.answered?;
     let decision = answered.answer.outcome.ok()?.decision;
     let count = answered.ask.ask.n.get();
-    let items = decision.candidates.into_iter().take(count).map(|one| (one.id, one.source)).collect();
-    Some(Shown { decision: decision.id, surface: answered.ask.ask.surface, items })
+    let items = decision
+        .candidates
+        .into_iter()
+        .take(count)
+        .map(|one| (one.id, one.source))
+        .collect();
+    Some(Shown {
+        decision: decision.id,
+        surface: answered.ask.ask.surface,
+        items,
+    })
 }

@@ -43,8 +43,13 @@ pub struct Service {
 impl Service {
     pub fn new(model: Model, about: About) -> Result<Self, Error> {
         let (vectors, dim) = model.item_vectors();
-        let index = Index::build(dim, Metric::Dot, vectors).map_err(|error| Error::Train(error.to_string()))?;
-        Ok(Self { model: Arc::new(model), about, index })
+        let index = Index::build(dim, Metric::Dot, vectors)
+            .map_err(|error| Error::Train(error.to_string()))?;
+        Ok(Self {
+            model: Arc::new(model),
+            about,
+            index,
+        })
     }
 
     pub fn near(&self, query: &[f32], k: usize) -> Result<Vec<(u32, f32)>, PortError> {
@@ -62,7 +67,10 @@ impl Service {
 }
 
 fn unavailable(error: impl std::fmt::Display) -> PortError {
-    PortError { what: "vector index", detail: error.to_string() }
+    PortError {
+        what: "vector index",
+        detail: error.to_string(),
+    }
 }
 
 /// Stores a model's bytes under their digest; the pointer moves last.
@@ -71,7 +79,8 @@ pub fn save(dir: &Path, bytes: &[u8], mut about: About) -> Result<About, Error> 
     std::fs::create_dir_all(&dir).map_err(Error::io(&dir))?;
     about.sha256 = hex(&Sha256::digest(bytes));
     write_whole(&file(&dir, &about.sha256), bytes)?;
-    let pointer = serde_json::to_vec_pretty(&about).map_err(|error| Error::Train(error.to_string()))?;
+    let pointer =
+        serde_json::to_vec_pretty(&about).map_err(|error| Error::Train(error.to_string()))?;
     write_whole(&dir.join(POINTER), &pointer)?;
     // Old files are only in the way: not being able to remove them is no failure.
     let mut files: Vec<(std::time::SystemTime, PathBuf)> = std::fs::read_dir(&dir)
@@ -117,13 +126,21 @@ fn read(dir: &Path) -> Result<Option<Service>, Error> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(Error::io(pointer)(error)),
     };
-    let about: About = serde_json::from_slice(&text)
-        .map_err(|error| Error::Corrupt { path: pointer.clone(), reason: error.to_string() })?;
+    let about: About = serde_json::from_slice(&text).map_err(|error| Error::Corrupt {
+        path: pointer.clone(),
+        reason: error.to_string(),
+    })?;
     if about.sha256.len() != 64 || !about.sha256.bytes().all(|b| b.is_ascii_hexdigit()) {
-        return Err(Error::Corrupt { path: pointer, reason: "sha256 is not a digest".to_owned() });
+        return Err(Error::Corrupt {
+            path: pointer,
+            reason: "sha256 is not a digest".to_owned(),
+        });
     }
     let path = file(dir, &about.sha256);
-    let damaged = |reason: String| Error::Corrupt { path: path.clone(), reason };
+    let damaged = |reason: String| Error::Corrupt {
+        path: path.clone(),
+        reason,
+    };
     let bytes = std::fs::read(&path).map_err(|error| damaged(error.to_string()))?;
     if hex(&Sha256::digest(&bytes)) != about.sha256 {
         return Err(damaged("the content does not match its digest".to_owned()));
@@ -137,9 +154,11 @@ fn file(dir: &Path, sha256: &str) -> PathBuf {
 }
 
 pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        use std::fmt::Write;
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            use std::fmt::Write;
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }

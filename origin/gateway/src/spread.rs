@@ -30,9 +30,14 @@ impl Consumer for Spread {
             }
         }
         if !users.is_empty() {
-            let users = users.into_iter().map(|(user, pop)| (user.clone(), Arc::clone(pop))).collect();
+            let users = users
+                .into_iter()
+                .map(|(user, pop)| (user.clone(), Arc::clone(pop)))
+                .collect();
             // The last PoP may have gone in between.
-            let _ = self.0.send(News::Contexts { users: Arc::new(users) });
+            let _ = self.0.send(News::Contexts {
+                users: Arc::new(users),
+            });
         }
     }
 

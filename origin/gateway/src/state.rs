@@ -36,7 +36,11 @@ impl State {
             opened => opened?,
         };
         let meta = db.keyspace("meta", KeyspaceCreateOptions::default)?;
-        Ok(Self { dir: dir.to_owned(), db, meta })
+        Ok(Self {
+            dir: dir.to_owned(),
+            db,
+            meta,
+        })
     }
 
     pub fn keyspace(&self, name: &str) -> Result<Keyspace, Error> {
@@ -57,13 +61,28 @@ impl State {
 
 /// Opens the database; what it cannot read, or panics on, is damage.
 fn open_database(path: &Path) -> Result<Database, Error> {
-    let damaged = |reason: String| Error::Corrupt { path: path.to_owned(), reason };
-    let open = || Database::builder(path).cache_size(CACHE_BYTES).worker_threads(1).open();
+    let damaged = |reason: String| Error::Corrupt {
+        path: path.to_owned(),
+        reason,
+    };
+    let open = || {
+        Database::builder(path)
+            .cache_size(CACHE_BYTES)
+            .worker_threads(1)
+            .open()
+    };
     match catch_unwind(AssertUnwindSafe(open)) {
         Ok(Ok(db)) => Ok(db),
-        Ok(Err(fjall::Error::Locked)) => Err(Error::Locked { path: path.to_owned() }),
-        Ok(Err(fjall::Error::Io(error))) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-            Err(Error::Io { path: path.to_owned(), reason: error.to_string() })
+        Ok(Err(fjall::Error::Locked)) => Err(Error::Locked {
+            path: path.to_owned(),
+        }),
+        Ok(Err(fjall::Error::Io(error)))
+            if error.kind() == std::io::ErrorKind::PermissionDenied =>
+        {
+            Err(Error::Io {
+                path: path.to_owned(),
+                reason: error.to_string(),
+            })
         }
         Ok(Err(error)) => Err(damaged(error.to_string())),
         Err(_) => Err(damaged("the database cannot be read".to_owned())),
@@ -74,16 +93,25 @@ fn check_format(dir: &Path, repair: bool) -> Result<(), Error> {
     let path = dir.join("FORMAT");
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !dir.join("store").exists() => {
+        Err(error)
+            if error.kind() == std::io::ErrorKind::NotFound && !dir.join("store").exists() =>
+        {
             return write_whole(&path, format!("{FORMAT_NAME} {FORMAT}\n").as_bytes());
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
         Err(error) if error.kind() == std::io::ErrorKind::InvalidData => String::new(),
         Err(error) => return Err(Error::io(path)(error)),
     };
-    let found = text.trim_end().strip_prefix(FORMAT_NAME).and_then(|rest| rest.trim().parse::<u32>().ok());
+    let found = text
+        .trim_end()
+        .strip_prefix(FORMAT_NAME)
+        .and_then(|rest| rest.trim().parse::<u32>().ok());
     match found {
-        Some(found) if found > FORMAT => Err(Error::Newer { path, found, known: FORMAT }),
+        Some(found) if found > FORMAT => Err(Error::Newer {
+            path,
+            found,
+            known: FORMAT,
+        }),
         Some(_) => Ok(()),
         None if repair => {
             if path.exists() {
@@ -91,13 +119,19 @@ fn check_format(dir: &Path, repair: bool) -> Result<(), Error> {
             }
             write_whole(&path, format!("{FORMAT_NAME} {FORMAT}\n").as_bytes())
         }
-        None => Err(Error::Corrupt { path, reason: format!("it does not say `{FORMAT_NAME} {FORMAT}`") }),
+        None => Err(Error::Corrupt {
+            path,
+            reason: format!("it does not say `{FORMAT_NAME} {FORMAT}`"),
+        }),
     }
 }
 
 /// Renames a damaged file or folder to `NAME.corrupt`, `NAME.corrupt-2`, ...
 pub fn set_aside(path: &Path) -> Result<PathBuf, Error> {
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("state");
+    let name = path
+        .file_name()
+        .and_then(|name| name.to_str())
+        .unwrap_or("state");
     let mut aside = path.with_file_name(format!("{name}.corrupt"));
     let mut count = 1;
     while aside.exists() {
@@ -116,7 +150,8 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
         file.write_all(bytes)?;
         file.sync_all()?;
         std::fs::rename(&temporary, path)?;
-        path.parent().map_or(Ok(()), |dir| std::fs::File::open(dir)?.sync_all())
+        path.parent()
+            .map_or(Ok(()), |dir| std::fs::File::open(dir)?.sync_all())
     };
     write().map_err(Error::io(path))
 }
@@ -131,9 +166,19 @@ mod tests {
         {
             let state = State::open(dir.path(), false).unwrap();
             state.put("a", b"1").unwrap();
-            assert!(matches!(State::open(dir.path(), false), Err(Error::Locked { .. })));
+            assert!(matches!(
+                State::open(dir.path(), false),
+                Err(Error::Locked { .. })
+            ));
         }
-        assert_eq!(State::open(dir.path(), false).unwrap().get("a").unwrap().as_deref(), Some(&b"1"[..]));
+        assert_eq!(
+            State::open(dir.path(), false)
+                .unwrap()
+                .get("a")
+                .unwrap()
+                .as_deref(),
+            Some(&b"1"[..])
+        );
         let cases: [(&str, &[u8], &str); 3] = [
             ("FORMAT", b"skerry-origin 9\n", "state_newer"),
             ("FORMAT", b"\xff\xfe", "state_corrupt"),
@@ -154,8 +199,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         drop(State::open(dir.path(), false).unwrap());
         std::fs::write(dir.path().join("store/version"), b"garbage").unwrap();
-        assert_eq!(State::open(dir.path(), false).err().unwrap().code(), "state_corrupt");
-        assert_eq!(State::open(dir.path(), true).unwrap().get("a").unwrap(), None);
+        assert_eq!(
+            State::open(dir.path(), false).err().unwrap().code(),
+            "state_corrupt"
+        );
+        assert_eq!(
+            State::open(dir.path(), true).unwrap().get("a").unwrap(),
+            None
+        );
         assert!(dir.path().join("store.corrupt").exists());
     }
 }

@@ -32,31 +32,51 @@ pub struct Peer {
 impl Keys {
     /// Reads `ca.crt`, `origin.crt`, `origin.key` and what API keys there are.
     pub fn read(dir: &Path) -> Result<Self, Error> {
-        let refuse = |name: &str, reason: String| Error::Keys { path: dir.join(name), reason };
+        let refuse = |name: &str, reason: String| Error::Keys {
+            path: dir.join(name),
+            reason,
+        };
         let certificates = |name: &str| -> Result<Vec<CertificateDer<'static>>, Error> {
-            let read = CertificateDer::pem_file_iter(dir.join(name)).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+            let read = CertificateDer::pem_file_iter(dir.join(name))
+                .and_then(Iterator::collect::<Result<Vec<_>, _>>);
             match read {
-                Ok(list) if list.is_empty() => Err(refuse(name, "it holds no certificate".to_owned())),
+                Ok(list) if list.is_empty() => {
+                    Err(refuse(name, "it holds no certificate".to_owned()))
+                }
                 Ok(list) => Ok(list),
                 Err(error) => Err(refuse(name, error.to_string())),
             }
         };
         let mut roots = RootCertStore::empty();
         for certificate in certificates("ca.crt")? {
-            roots.add(certificate).map_err(|error| refuse("ca.crt", error.to_string()))?;
+            roots
+                .add(certificate)
+                .map_err(|error| refuse("ca.crt", error.to_string()))?;
         }
-        let key = PrivateKeyDer::from_pem_file(dir.join("origin.key")).map_err(|error| refuse("origin.key", error.to_string()))?;
+        let key = PrivateKeyDer::from_pem_file(dir.join("origin.key"))
+            .map_err(|error| refuse("origin.key", error.to_string()))?;
         let chain = certificates("origin.crt")?;
-        Ok(Self { roots: Arc::new(roots), chain, key, api: api_keys(dir)? })
+        Ok(Self {
+            roots: Arc::new(roots),
+            chain,
+            key,
+            api: api_keys(dir)?,
+        })
     }
 
     /// TLS 1.3 only, with a client certificate of our CA.
     pub fn server(&self) -> Result<quinn::crypto::rustls::QuicServerConfig, Error> {
-        let refuse = |error: &dyn std::fmt::Display| Error::Keys { path: "keys".into(), reason: error.to_string() };
+        let refuse = |error: &dyn std::fmt::Display| Error::Keys {
+            path: "keys".into(),
+            reason: error.to_string(),
+        };
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(&self.roots), Arc::clone(&provider))
-            .build()
-            .map_err(|error| refuse(&error))?;
+        let verifier = WebPkiClientVerifier::builder_with_provider(
+            Arc::clone(&self.roots),
+            Arc::clone(&provider),
+        )
+        .build()
+        .map_err(|error| refuse(&error))?;
         let mut config = rustls::ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|error| refuse(&error))?
@@ -83,14 +103,26 @@ pub fn api_keys(dir: &Path) -> Result<Vec<ApiKey>, Error> {
         let path = dir.join(name);
         match std::fs::read_to_string(&path) {
             Ok(text) if text.trim().is_empty() => {
-                return Err(Error::Keys { path, reason: "the file is empty".to_owned() });
+                return Err(Error::Keys {
+                    path,
+                    reason: "the file is empty".to_owned(),
+                });
             }
             Ok(text) => {
                 let sha256 = sha2::Sha256::digest(text.trim().as_bytes()).into();
-                keys.push(ApiKey { sha256, class, tenant: TenantId::default() });
+                keys.push(ApiKey {
+                    sha256,
+                    class,
+                    tenant: TenantId::default(),
+                });
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(Error::Keys { path, reason: error.to_string() }),
+            Err(error) => {
+                return Err(Error::Keys {
+                    path,
+                    reason: error.to_string(),
+                });
+            }
         }
     }
     Ok(keys)
@@ -101,12 +133,20 @@ pub fn peer_of(certificate: &CertificateDer<'_>) -> Option<Peer> {
     use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     let names = certificate.subject_alternative_name().ok()??;
-    names.value.general_names.iter().find_map(|name| match name {
-        GeneralName::URI(uri) => {
-            let mut parts = uri.strip_prefix("skerry://")?.split('/');
-            let peer = Peer { region: parts.next()?.into(), role: parts.next()?.into(), name: parts.next()?.into() };
-            parts.next().is_none().then_some(peer)
-        }
-        _ => None,
-    })
+    names
+        .value
+        .general_names
+        .iter()
+        .find_map(|name| match name {
+            GeneralName::URI(uri) => {
+                let mut parts = uri.strip_prefix("skerry://")?.split('/');
+                let peer = Peer {
+                    region: parts.next()?.into(),
+                    role: parts.next()?.into(),
+                    name: parts.next()?.into(),
+                };
+                parts.next().is_none().then_some(peer)
+            }
+            _ => None,
+        })
 }

@@ -24,12 +24,25 @@ pub fn run(hub: &Hub, progress: &Progress) -> Result<Arc<Service>, Error> {
     if data.interactions.rows().is_empty() {
         return Err(Error::NoData);
     }
-    let number = hub.service.load().as_ref().map_or(0, |service| service.about.number).max(stored_number(hub)?) + 1;
-    let options = TrainOptions { number, ..hub.options.train };
-    let report = |stage: skerry_origin_training::Stage, share: f32| {
-        progress(crate::Step::Train { stage: stage.as_str(), share });
+    let number = hub
+        .service
+        .load()
+        .as_ref()
+        .map_or(0, |service| service.about.number)
+        .max(stored_number(hub)?)
+        + 1;
+    let options = TrainOptions {
+        number,
+        ..hub.options.train
     };
-    let model = train(&data.interactions, &options, &report).map_err(|error| Error::Train(error.to_string()))?;
+    let report = |stage: skerry_origin_training::Stage, share: f32| {
+        progress(crate::Step::Train {
+            stage: stage.as_str(),
+            share,
+        });
+    };
+    let model = train(&data.interactions, &options, &report)
+        .map_err(|error| Error::Train(error.to_string()))?;
     hub.state.put("model_number", &number.to_be_bytes())?;
     let about = About {
         sha256: String::new(),
@@ -49,13 +62,22 @@ pub fn run(hub: &Hub, progress: &Progress) -> Result<Arc<Service>, Error> {
 }
 
 fn stored_number(hub: &Hub) -> Result<u64, Error> {
-    Ok(hub.state.get("model_number")?.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes))
+    Ok(hub
+        .state
+        .get("model_number")?
+        .and_then(|bytes| bytes.try_into().ok())
+        .map_or(0, u64::from_be_bytes))
 }
 
 /// Every item of the catalogue, and every event on one of them that says something about a user, in
 /// the order of time and, within one time, of acceptance.
 fn read(hub: &Hub) -> Result<Data, Error> {
-    let items: Vec<_> = hub.catalog.all().iter().map(|entry| (entry.item.id.clone(), entry.item.attributes.clone())).collect();
+    let items: Vec<_> = hub
+        .catalog
+        .all()
+        .iter()
+        .map(|entry| (entry.item.id.clone(), entry.item.attributes.clone()))
+        .collect();
     let rows_of: HashMap<&ItemId, u32> = items.iter().map(|(id, _)| id).zip(0..).collect();
     let mut users: HashMap<String, u32> = HashMap::new();
     let mut rows: Vec<Row> = Vec::new();
@@ -64,15 +86,25 @@ fn read(hub: &Hub) -> Result<Data, Error> {
     loop {
         let (_, last) = reader.replay(&hub.tenant, after, READ_EVENTS_MAX, &mut |_, event| {
             as_of_ms = as_of_ms.max(event.accepted_ms);
-            let Some(item) = event.item.as_ref().and_then(|item| rows_of.get(item)) else { return };
+            let Some(item) = event.item.as_ref().and_then(|item| rows_of.get(item)) else {
+                return;
+            };
             if !event.kind.is_history() {
                 return;
             }
-            let Some(subject) = event.subject() else { return };
+            let Some(subject) = event.subject() else {
+                return;
+            };
             let next = u32::try_from(users.len()).unwrap_or(u32::MAX);
             let user = *users.entry(subject).or_insert(next);
             let taste: Taste = event.kind.taste(event.value);
-            rows.push(Row { user, item: *item, at_ms: event.at_ms, taste, value: event.value });
+            rows.push(Row {
+                user,
+                item: *item,
+                at_ms: event.at_ms,
+                taste,
+                value: event.value,
+            });
         })?;
         if last == after {
             break;
@@ -82,6 +114,11 @@ fn read(hub: &Hub) -> Result<Data, Error> {
     // Stable: rows of one time stay in the order of acceptance.
     rows.sort_by_key(|row| row.at_ms);
     drop(rows_of);
-    let interactions = Interactions::new(items, rows).map_err(|error| Error::Train(error.to_string()))?;
-    Ok(Data { interactions, seq: after, as_of_ms })
+    let interactions =
+        Interactions::new(items, rows).map_err(|error| Error::Train(error.to_string()))?;
+    Ok(Data {
+        interactions,
+        seq: after,
+        as_of_ms,
+    })
 }

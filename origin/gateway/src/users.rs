@@ -18,7 +18,11 @@ pub struct Users {
 
 impl Users {
     pub fn open(state: &State) -> Result<Self, Error> {
-        Ok(Self { db: state.db.clone(), store: state.keyspace("users")?, writing: Mutex::new(()) })
+        Ok(Self {
+            db: state.db.clone(),
+            store: state.keyspace("users")?,
+            writing: Mutex::new(()),
+        })
     }
 
     pub fn get(&self, tenant: &TenantId, user: &UserId) -> Result<Option<Attributes>, Error> {
@@ -39,7 +43,8 @@ impl Users {
         let _one_at_a_time = self.writing.lock();
         let mut attributes = self.get(tenant, user)?.unwrap_or_default();
         change(&mut attributes);
-        self.store.insert(key(tenant, user), encode_as(USER_ATTRIBUTES, &attributes)?)?;
+        self.store
+            .insert(key(tenant, user), encode_as(USER_ATTRIBUTES, &attributes)?)?;
         self.db.persist(PersistMode::SyncData)?;
         Ok(attributes)
     }

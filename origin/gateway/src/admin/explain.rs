@@ -10,7 +10,11 @@ use skerry_wire::value::Exposure;
 
 pub fn request(hub: &Hub, id: Uid, query: &str) -> Answer {
     no_query(query)?;
-    let missing = || Problem::not_found(format!("nothing is kept of the request {id}: it is unknown, or older than a day"));
+    let missing = || {
+        Problem::not_found(format!(
+            "nothing is kept of the request {id}: it is unknown, or older than a day"
+        ))
+    };
     let Explained { answered, exposure } = hub.answers.explain(&hub.tenant, id);
     if answered.is_none() && exposure.is_none() {
         return Err(missing());
@@ -21,8 +25,15 @@ pub fn request(hub: &Hub, id: Uid, query: &str) -> Answer {
         (None, None) => None,
     };
     if let Some(subject) = &subject {
-        let at = exposure.as_ref().map(|exposure| exposure.at_ms).or(answered.as_ref().map(|answered| answered.at_ms));
-        let erased = hub.log.reader().erased_at(&hub.tenant, subject).map_err(internal)?;
+        let at = exposure
+            .as_ref()
+            .map(|exposure| exposure.at_ms)
+            .or(answered.as_ref().map(|answered| answered.at_ms));
+        let erased = hub
+            .log
+            .reader()
+            .erased_at(&hub.tenant, subject)
+            .map_err(internal)?;
         if erased.is_some_and(|erased| at.is_none_or(|at| at <= erased)) {
             return Err(missing());
         }
@@ -70,8 +81,12 @@ fn decided(answered: &Answered, now: u64) -> Value {
             "as_of": input.as_of.map(format_time), "age_ms": input.as_of.map(|at| answered.at_ms.saturating_sub(at)),
         })
     });
-    let stages: serde_json::Map<String, Value> =
-        answered.answer.stages.iter().map(|(stage, us)| (stage.as_str().to_owned(), json!(us))).collect();
+    let stages: serde_json::Map<String, Value> = answered
+        .answer
+        .stages
+        .iter()
+        .map(|(stage, us)| (stage.as_str().to_owned(), json!(us)))
+        .collect();
     let outcome = match &answered.answer.outcome {
         Ok(answer) => decision(&answer.decision),
         Err(refusal) => json!({"refused": refusal.detail}),
@@ -93,8 +108,13 @@ fn decision(decision: &Decision) -> Value {
             },
         })
     });
-    let drawn = decision.candidates.iter().enumerate().filter(|(_, one)| one.source == Source::Explore);
-    let drawn = drawn.map(|(at, one)| json!({"slot": at, "arm": one.id.as_str(), "propensity": one.propensity}));
+    let drawn = decision
+        .candidates
+        .iter()
+        .enumerate()
+        .filter(|(_, one)| one.source == Source::Explore);
+    let drawn = drawn
+        .map(|(at, one)| json!({"slot": at, "arm": one.id.as_str(), "propensity": one.propensity}));
     json!({
         "decision_id": decision.id.to_string(), "rung": decision.rung.as_str(),
         "cause": decision.cause.map(|cause| cause.as_str()), "made_at": format_time(decision.made_ms),
@@ -109,11 +129,16 @@ fn decision(decision: &Decision) -> Value {
 fn rungs(exposure: Option<&Exposure>, answered: Option<&Answered>) -> Vec<Value> {
     let mut rungs = Vec::new();
     if let Some(Ok(answer)) = answered.map(|answered| &answered.answer.outcome) {
-        rungs.push(json!({"rung": answer.decision.rung.as_str(), "where": "origin", "cause": null}));
+        rungs
+            .push(json!({"rung": answer.decision.rung.as_str(), "where": "origin", "cause": null}));
     }
     if let Some(exposure) = exposure {
         let shown = &exposure.shown;
-        let place = if answered.is_some() && shown.cause.is_none() { "origin" } else { "pop" };
+        let place = if answered.is_some() && shown.cause.is_none() {
+            "origin"
+        } else {
+            "pop"
+        };
         if rungs.is_empty() || place == "pop" {
             rungs.push(json!({
                 "rung": shown.rung.as_str(), "where": place, "cause": shown.cause.map(|cause| cause.as_str()),

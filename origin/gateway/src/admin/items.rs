@@ -11,19 +11,31 @@ pub fn one(hub: &Hub, method: &Method, id: &ItemId, query: &str, body: &[u8]) ->
     match *method {
         Method::GET => {
             no_body(body)?;
-            hub.catalog.get(id).map(|entry| reply(&entry.item)).ok_or_else(|| missing(id))
+            hub.catalog
+                .get(id)
+                .map(|entry| reply(&entry.item))
+                .ok_or_else(|| missing(id))
         }
         Method::PUT => {
             let item = json::parse_item(id, body)?;
             let written = hub.catalog.put(vec![item]).map_err(internal)?;
-            let status = if written.new > 0 { StatusCode::CREATED } else { StatusCode::OK };
+            let status = if written.new > 0 {
+                StatusCode::CREATED
+            } else {
+                StatusCode::OK
+            };
             let entry = hub.catalog.get(id).ok_or_else(|| missing(id))?;
             Ok(reply(&entry.item).with(status))
         }
         Method::PATCH => {
             let patch = json::parse_item_patch(id, body)?;
-            let changed = hub.catalog.change(id, |item| patch.apply(item)).map_err(internal)?;
-            changed.map(|entry| reply(&entry.item)).ok_or_else(|| missing(id))
+            let changed = hub
+                .catalog
+                .change(id, |item| patch.apply(item))
+                .map_err(internal)?;
+            changed
+                .map(|entry| reply(&entry.item))
+                .ok_or_else(|| missing(id))
         }
         _ => {
             no_body(body)?;
@@ -39,10 +51,16 @@ pub fn batch(hub: &Hub, query: &str, body: &[u8]) -> Answer {
     no_query(query)?;
     let parsed = json::parse_items(body)?;
     let accepted = parsed.accepted.len();
-    hub.catalog.put(parsed.accepted.into_iter().map(|(_, item)| item).collect()).map_err(internal)?;
+    hub.catalog
+        .put(parsed.accepted.into_iter().map(|(_, item)| item).collect())
+        .map_err(internal)?;
     let mut out = Vec::new();
     json::render_accepted(&mut out, accepted, &parsed.rejected);
-    let status = if accepted == 0 { StatusCode::BAD_REQUEST } else { StatusCode::OK };
+    let status = if accepted == 0 {
+        StatusCode::BAD_REQUEST
+    } else {
+        StatusCode::OK
+    };
     Ok(Reply::json(out).with(status))
 }
 

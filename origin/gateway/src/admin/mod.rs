@@ -20,7 +20,9 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use sha2::{Digest, Sha256};
 use skerry_types::{IdError, ItemId, Uid, UserId};
-use skerry_wire::json::{self, BODY_BYTES_MAX, CONTENT_TYPE_JSON, CONTENT_TYPE_PROBLEM, FieldError, Problem, codes};
+use skerry_wire::json::{
+    self, BODY_BYTES_MAX, CONTENT_TYPE_JSON, CONTENT_TYPE_PROBLEM, FieldError, Problem, codes,
+};
 use skerry_wire::value::KeyClass;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,7 +55,11 @@ type Answer = Result<Reply, Problem>;
 
 impl Reply {
     fn json(body: Vec<u8>) -> Self {
-        Self { status: StatusCode::OK, content_type: CONTENT_TYPE_JSON, body }
+        Self {
+            status: StatusCode::OK,
+            content_type: CONTENT_TYPE_JSON,
+            body,
+        }
     }
 
     fn with(self, status: StatusCode) -> Self {
@@ -61,12 +67,22 @@ impl Reply {
     }
 
     fn text(body: String) -> Self {
-        Self { status: StatusCode::OK, content_type: "text/plain; version=0.0.4; charset=utf-8", body: body.into_bytes() }
+        Self {
+            status: StatusCode::OK,
+            content_type: "text/plain; version=0.0.4; charset=utf-8",
+            body: body.into_bytes(),
+        }
     }
 }
 
 /// Accepts until `stop`, then gives what is under way a little time.
-pub async fn serve(hub: Arc<Hub>, jobs: Arc<Jobs>, handle: Handle, listener: TcpListener, stop: CancellationToken) {
+pub async fn serve(
+    hub: Arc<Hub>,
+    jobs: Arc<Jobs>,
+    handle: Handle,
+    listener: TcpListener,
+    stop: CancellationToken,
+) {
     let slots = Arc::new(Semaphore::new(hub.options.limits.admin_connections_max));
     let admin = Arc::new(Admin { hub, jobs, handle });
     let tasks = TaskTracker::new();
@@ -94,8 +110,12 @@ pub async fn serve(hub: Arc<Hub>, jobs: Arc<Jobs>, handle: Handle, listener: Tcp
                 async move { Ok::<_, std::convert::Infallible>(respond(&admin, request).await) }
             };
             let mut builder = hyper::server::conn::http1::Builder::new();
-            builder.timer(TokioTimer::new()).header_read_timeout(limit).max_buf_size(64 << 10);
-            let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service_fn(answer)));
+            builder
+                .timer(TokioTimer::new())
+                .header_read_timeout(limit)
+                .max_buf_size(64 << 10);
+            let mut connection =
+                std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service_fn(answer)));
             tokio::select! {
                 // A broken connection is the client's affair.
                 _ = connection.as_mut() => return,
@@ -120,13 +140,16 @@ async fn respond(admin: &Arc<Admin>, request: Request<Incoming>) -> Response<Ful
         }
         Err(problem) => {
             let mut response = Response::new(Full::new(Bytes::from(problem.render(id))));
-            *response.status_mut() = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            *response.status_mut() =
+                StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
             set(&mut response, header::CONTENT_TYPE, CONTENT_TYPE_PROBLEM);
             if let Some(allow) = problem.allow {
                 set(&mut response, header::ALLOW, allow);
             }
             if let Some(seconds) = problem.retry_after_s {
-                response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+                response
+                    .headers_mut()
+                    .insert(header::RETRY_AFTER, seconds.into());
             }
             response
         }
@@ -136,7 +159,9 @@ async fn respond(admin: &Arc<Admin>, request: Request<Incoming>) -> Response<Ful
 }
 
 fn set(response: &mut Response<Full<Bytes>>, name: header::HeaderName, value: &'static str) {
-    response.headers_mut().insert(name, header::HeaderValue::from_static(value));
+    response
+        .headers_mut()
+        .insert(name, header::HeaderValue::from_static(value));
 }
 
 /// One request: its route first (so that an unknown one is 404 with any key), then the key, then
@@ -173,7 +198,9 @@ async fn route(admin: &Arc<Admin>, request: Request<Incoming>) -> Answer {
         let names: Vec<&str> = segments.iter().map(String::as_str).collect();
         answer(&admin, &method, &names, &query, &body)
     });
-    answered.await.unwrap_or_else(|_| Err(Problem::new(500, codes::INTERNAL, "the request failed")))
+    answered
+        .await
+        .unwrap_or_else(|_| Err(Problem::new(500, codes::INTERNAL, "the request failed")))
 }
 
 fn answer(admin: &Admin, method: &Method, names: &[&str], query: &str, body: &[u8]) -> Answer {
@@ -201,7 +228,10 @@ fn segments(path: &str) -> Result<Vec<String>, Problem> {
             return Err(Problem::not_found("there is no such route"));
         }
         let decoded = json::percent_decode(part, false).ok_or_else(|| {
-            Problem::bad_request(codes::PERCENT_ENCODING_INVALID, "the path is not percent-encoded UTF-8")
+            Problem::bad_request(
+                codes::PERCENT_ENCODING_INVALID,
+                "the path is not percent-encoded UTF-8",
+            )
         })?;
         segments.push(decoded.into_owned());
     }
@@ -210,23 +240,32 @@ fn segments(path: &str) -> Result<Vec<String>, Problem> {
 
 fn id_of<T>(text: &str, new: fn(&str) -> Result<T, IdError>) -> Result<T, Problem> {
     new(text).map_err(|error| {
-        let error = FieldError { pointer: "{id}".to_owned(), code: error.code(), detail: error.to_string() };
+        let error = FieldError {
+            pointer: "{id}".to_owned(),
+            code: error.code(),
+            detail: error.to_string(),
+        };
         Problem::invalid(vec![error])
     })
 }
 
 /// The secret key, where keys are configured; without any, the listener is on loopback.
 fn authorize(hub: &Hub, headers: &HeaderMap) -> Result<(), Problem> {
-    let given = headers.get("x-api-key").map(|key| key.as_bytes()).or_else(|| {
-        let bearer = headers.get(header::AUTHORIZATION)?.as_bytes();
-        let (scheme, key) = bearer.split_at_checked(7)?;
-        scheme.eq_ignore_ascii_case(b"bearer ").then_some(key)
-    });
+    let given = headers
+        .get("x-api-key")
+        .map(|key| key.as_bytes())
+        .or_else(|| {
+            let bearer = headers.get(header::AUTHORIZATION)?.as_bytes();
+            let (scheme, key) = bearer.split_at_checked(7)?;
+            scheme.eq_ignore_ascii_case(b"bearer ").then_some(key)
+        });
     let keys = &hub.options.api_keys;
     let loopback = hub.options.admin.ip().is_loopback();
     match given {
         None if loopback => Ok(()),
-        None => Err(Problem::unauthorized("give the secret key as X-API-Key or Authorization: Bearer")),
+        None => Err(Problem::unauthorized(
+            "give the secret key as X-API-Key or Authorization: Bearer",
+        )),
         Some(given) => {
             let digest: [u8; 32] = Sha256::digest(given.trim_ascii()).into();
             // All are compared, and in constant time.
@@ -246,7 +285,9 @@ fn authorize(hub: &Hub, headers: &HeaderMap) -> Result<(), Problem> {
 }
 
 async fn read(admin: &Admin, headers: &HeaderMap, body: Incoming) -> Result<Bytes, Problem> {
-    let claimed = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    let claimed = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     if let Some(claimed) = claimed.filter(|claimed| *claimed > BODY_BYTES_MAX) {
         return Err(Problem::too_large(claimed));
     }
@@ -256,9 +297,18 @@ async fn read(admin: &Admin, headers: &HeaderMap, body: Incoming) -> Result<Byte
     let limit = Duration::from_millis(admin.hub.options.limits.body_ms);
     match tokio::time::timeout(limit, Limited::new(body, BODY_BYTES_MAX).collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(Problem::too_large(BODY_BYTES_MAX + 1)),
-        Ok(Err(_)) => Err(Problem::bad_request(codes::INVALID_REQUEST, "the body broke off")),
-        Err(_) => Err(Problem::new(408, codes::INVALID_REQUEST, "the body did not arrive in time")),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
+            Err(Problem::too_large(BODY_BYTES_MAX + 1))
+        }
+        Ok(Err(_)) => Err(Problem::bad_request(
+            codes::INVALID_REQUEST,
+            "the body broke off",
+        )),
+        Err(_) => Err(Problem::new(
+            408,
+            codes::INVALID_REQUEST,
+            "the body did not arrive in time",
+        )),
     }
 }
 
@@ -268,11 +318,17 @@ fn no_query(query: &str) -> Result<(), Problem> {
 }
 
 fn no_body(body: &[u8]) -> Result<(), Problem> {
-    if body.is_empty() { Ok(()) } else { Err(Problem::bad_request(codes::INVALID_REQUEST, "no body is expected here")) }
+    if body.is_empty() {
+        Ok(())
+    } else {
+        Err(Problem::bad_request(
+            codes::INVALID_REQUEST,
+            "no body is expected here",
+        ))
+    }
 }
 
 fn internal(error: impl std::fmt::Display) -> Problem {
     tracing::error!(%error, "an admin request failed");
     Problem::new(500, codes::INTERNAL, error.to_string())
 }
-

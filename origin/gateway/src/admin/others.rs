@@ -25,8 +25,14 @@ pub fn ready(hub: &Hub, query: &str) -> Answer {
     no_query(query)?;
     let missing = hub.missing();
     let ready = missing.is_empty();
-    let body = json!({"ready": ready, "missing": missing}).to_string().into_bytes();
-    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let body = json!({"ready": ready, "missing": missing})
+        .to_string()
+        .into_bytes();
+    let status = if ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
     Ok(Reply::json(body).with(status))
 }
 
@@ -34,32 +40,67 @@ pub fn ready(hub: &Hub, query: &str) -> Answer {
 pub fn metrics(hub: &Hub, query: &str) -> Answer {
     no_query(query)?;
     let mut gauges = vec![
-        ("skerry_worker_info", format!("version=\"{}\"", env!("CARGO_PKG_VERSION")), 1.0),
-        ("skerry_origin_pops", String::new(), hub.connected.lock().len() as f64),
-        ("skerry_origin_contexts_hot", String::new(), hub.features.hot() as f64),
-        ("skerry_origin_items", String::new(), hub.catalog.len() as f64),
-        ("skerry_origin_answers_dropped", String::new(), hub.answers.dropped() as f64),
-        ("skerry_origin_ready", String::new(), f64::from(u8::from(hub.missing().is_empty()))),
+        (
+            "skerry_worker_info",
+            format!("version=\"{}\"", env!("CARGO_PKG_VERSION")),
+            1.0,
+        ),
+        (
+            "skerry_origin_pops",
+            String::new(),
+            hub.connected.lock().len() as f64,
+        ),
+        (
+            "skerry_origin_contexts_hot",
+            String::new(),
+            hub.features.hot() as f64,
+        ),
+        (
+            "skerry_origin_items",
+            String::new(),
+            hub.catalog.len() as f64,
+        ),
+        (
+            "skerry_origin_answers_dropped",
+            String::new(),
+            hub.answers.dropped() as f64,
+        ),
+        (
+            "skerry_origin_ready",
+            String::new(),
+            f64::from(u8::from(hub.missing().is_empty())),
+        ),
         ("skerry_stream_lag_seconds", String::new(), 0.0),
     ];
     if let Some(service) = hub.service.load().as_ref() {
-        gauges.push(("skerry_model_info", format!("version=\"{}\"", service.model.version()), 1.0));
+        gauges.push((
+            "skerry_model_info",
+            format!("version=\"{}\"", service.model.version()),
+            1.0,
+        ));
     }
     Ok(Reply::text(hub.counters.render(&gauges)))
 }
 
 fn bad(pointer: &str, code: &'static str, detail: &str) -> Problem {
-    Problem::invalid(vec![FieldError { pointer: pointer.to_owned(), code, detail: detail.to_owned() }])
+    Problem::invalid(vec![FieldError {
+        pointer: pointer.to_owned(),
+        code,
+        detail: detail.to_owned(),
+    }])
 }
 
 pub fn events(hub: &Hub, query: &str) -> Answer {
     let [user, after, limit] = json::parse_query(query, &["user", "after", "limit"])?;
     let user = match user {
-        Some(user) => Some(UserId::new(&user).map_err(|error| bad("?user", error.code(), &error.to_string()))?),
+        Some(user) => Some(
+            UserId::new(&user).map_err(|error| bad("?user", error.code(), &error.to_string()))?,
+        ),
         None => None,
     };
     let whole = |text: &str, name: &str| {
-        text.parse::<u64>().map_err(|_| bad(name, codes::OUT_OF_RANGE, "a whole number, 0 or more"))
+        text.parse::<u64>()
+            .map_err(|_| bad(name, codes::OUT_OF_RANGE, "a whole number, 0 or more"))
     };
     let after = after.map_or(Ok(0), |text| whole(&text, "?after"))?;
     let limit = match limit.map(|text| whole(&text, "?limit")).transpose()? {
@@ -72,10 +113,16 @@ pub fn events(hub: &Hub, query: &str) -> Answer {
     let reader = hub.log.reader();
     let mut found = Vec::new();
     match user {
-        Some(user) => found = reader.by_user(&hub.tenant, &format!("u:{user}"), after, limit).map_err(internal)?,
+        Some(user) => {
+            found = reader
+                .by_user(&hub.tenant, &format!("u:{user}"), after, limit)
+                .map_err(internal)?
+        }
         None => {
             let mut each = |seq, event| found.push((seq, event));
-            reader.replay(&hub.tenant, after, limit, &mut each).map_err(internal)?;
+            reader
+                .replay(&hub.tenant, after, limit, &mut each)
+                .map_err(internal)?;
         }
     }
     let mut out = b"{\"events\":[".to_vec();
@@ -103,7 +150,11 @@ pub fn count(hub: &Hub, query: &str) -> Answer {
     let reader = hub.log.reader();
     let count = reader.count(&hub.tenant).map_err(internal)?;
     let seq = reader.last_seq().map_err(internal)?;
-    Ok(Reply::json(json!({"count": count, "last_seq": seq}).to_string().into_bytes()))
+    Ok(Reply::json(
+        json!({"count": count, "last_seq": seq})
+            .to_string()
+            .into_bytes(),
+    ))
 }
 
 #[derive(Deserialize)]
@@ -116,20 +167,34 @@ pub fn start_import(handle: &Handle, query: &str, body: &[u8]) -> Answer {
     no_query(query)?;
     let body: ImportBody = serde_json::from_slice(body).map_err(|error| {
         let detail = error.to_string();
-        let code = if detail.starts_with("unknown field") { codes::UNKNOWN_FIELD } else { codes::INVALID_JSON };
+        let code = if detail.starts_with("unknown field") {
+            codes::UNKNOWN_FIELD
+        } else {
+            codes::INVALID_JSON
+        };
         Problem::bad_request(code, detail)
     })?;
     if !body.path.is_absolute() || !body.path.exists() {
-        return Err(bad("/path", codes::TEXT_INVALID, "path is an absolute path that exists where the origin runs"));
+        return Err(bad(
+            "/path",
+            codes::TEXT_INVALID,
+            "path is an absolute path that exists where the origin runs",
+        ));
     }
-    let id = handle.import(body.path).ok_or_else(|| Problem::unavailable(codes::UNAVAILABLE, "too many imports are running", 10))?;
-    let body = json!({"id": id.to_string(), "state": "running"}).to_string().into_bytes();
+    let id = handle.import(body.path).ok_or_else(|| {
+        Problem::unavailable(codes::UNAVAILABLE, "too many imports are running", 10)
+    })?;
+    let body = json!({"id": id.to_string(), "state": "running"})
+        .to_string()
+        .into_bytes();
     Ok(Reply::json(body).with(StatusCode::ACCEPTED))
 }
 
 pub fn import(jobs: &Jobs, id: Uid, query: &str) -> Answer {
     no_query(query)?;
-    let job: Job = jobs.get(id).ok_or_else(|| Problem::not_found(format!("there is no import {id}")))?;
+    let job: Job = jobs
+        .get(id)
+        .ok_or_else(|| Problem::not_found(format!("there is no import {id}")))?;
     let summary = job.summary.unwrap_or_default();
     let errors = summary.errors.iter().map(|error| {
         json!({"file": error.file, "line": error.line, "code": error.code, "detail": error.detail})
@@ -162,8 +227,14 @@ fn about(about: &About) -> serde_json::Value {
 
 pub fn model(hub: &Hub, query: &str) -> Answer {
     no_query(query)?;
-    let current = hub.service.load().as_ref().map(|service| about(&service.about));
-    Ok(Reply::json(json!({"current": current}).to_string().into_bytes()))
+    let current = hub
+        .service
+        .load()
+        .as_ref()
+        .map(|service| about(&service.about));
+    Ok(Reply::json(
+        json!({"current": current}).to_string().into_bytes(),
+    ))
 }
 
 /// Trains on what is stored; answers when the model is in service.
@@ -171,9 +242,18 @@ pub fn train(handle: &Handle, query: &str, body: &[u8]) -> Answer {
     no_query(query)?;
     no_body(body)?;
     match tokio::runtime::Handle::current().block_on(handle.train()) {
-        Ok(made) => Ok(Reply::json(about(&made).to_string().into_bytes()).with(StatusCode::CREATED)),
-        Err(error @ Error::Training) => Err(Problem::unavailable(codes::UNAVAILABLE, error.to_string(), 10)),
-        Err(error @ Error::NoData) => Err(Problem::bad_request(codes::INVALID_REQUEST, error.to_string())),
+        Ok(made) => {
+            Ok(Reply::json(about(&made).to_string().into_bytes()).with(StatusCode::CREATED))
+        }
+        Err(error @ Error::Training) => Err(Problem::unavailable(
+            codes::UNAVAILABLE,
+            error.to_string(),
+            10,
+        )),
+        Err(error @ Error::NoData) => Err(Problem::bad_request(
+            codes::INVALID_REQUEST,
+            error.to_string(),
+        )),
         Err(error) => Err(internal(error)),
     }
 }

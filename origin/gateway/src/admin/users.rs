@@ -16,14 +16,28 @@ pub fn one(admin: &Admin, method: &Method, user: &UserId, query: &str, body: &[u
         }
         Method::PUT => {
             let attributes = json::parse_attributes(body)?;
-            let known = hub.users.get(&hub.tenant, user).map_err(internal)?.is_some();
-            let stored = hub.users.change(&hub.tenant, user, |old| *old = attributes).map_err(internal)?;
-            let status = if known { StatusCode::OK } else { StatusCode::CREATED };
+            let known = hub
+                .users
+                .get(&hub.tenant, user)
+                .map_err(internal)?
+                .is_some();
+            let stored = hub
+                .users
+                .change(&hub.tenant, user, |old| *old = attributes)
+                .map_err(internal)?;
+            let status = if known {
+                StatusCode::OK
+            } else {
+                StatusCode::CREATED
+            };
             Ok(reply(user, &stored, &[]).with(status))
         }
         Method::PATCH => {
             let patch = json::parse_attributes_patch(body)?;
-            let stored = hub.users.change(&hub.tenant, user, |attributes| patch.apply(attributes)).map_err(internal)?;
+            let stored = hub
+                .users
+                .change(&hub.tenant, user, |attributes| patch.apply(attributes))
+                .map_err(internal)?;
             Ok(reply(user, &stored, &[]))
         }
         _ => {
@@ -45,9 +59,14 @@ pub fn one(admin: &Admin, method: &Method, user: &UserId, query: &str, body: &[u
 fn get(admin: &Admin, user: &UserId) -> Answer {
     let hub = &admin.hub;
     let attributes = hub.users.get(&hub.tenant, user).map_err(internal)?;
-    let context = hub.features.context(&hub.tenant, &format!("u:{user}")).map_err(internal)?;
+    let context = hub
+        .features
+        .context(&hub.tenant, &format!("u:{user}"))
+        .map_err(internal)?;
     if attributes.is_none() && context.is_none() {
-        return Err(Problem::not_found(format!("nothing is known of the user {user}")));
+        return Err(Problem::not_found(format!(
+            "nothing is known of the user {user}"
+        )));
     }
     let mut more = Vec::new();
     if let Some(context) = context {
@@ -64,9 +83,14 @@ fn get(admin: &Admin, user: &UserId) -> Answer {
             })
             .collect();
         more.extend_from_slice(serde_json::Value::from(recent).to_string().as_bytes());
-        let rest = json!({"seen": context.seen.len(), "as_of": format_time(context.as_of_ms)}).to_string();
+        let rest =
+            json!({"seen": context.seen.len(), "as_of": format_time(context.as_of_ms)}).to_string();
         more.push(b',');
-        more.extend_from_slice(rest.trim_start_matches('{').trim_end_matches('}').as_bytes());
+        more.extend_from_slice(
+            rest.trim_start_matches('{')
+                .trim_end_matches('}')
+                .as_bytes(),
+        );
     }
     Ok(reply(user, &attributes.unwrap_or_default(), &more))
 }

@@ -75,12 +75,17 @@ enum Part {
 
 /// What is at a path: a MovieLens folder, a folder of JSON lines and CSV files, or one such file.
 fn parts(path: &Path) -> Result<Vec<Part>, Error> {
-    let refuse = |reason: &str| Error::Import { path: path.to_owned(), reason: reason.to_owned() };
+    let refuse = |reason: &str| Error::Import {
+        path: path.to_owned(),
+        reason: reason.to_owned(),
+    };
     if !path.exists() {
         return Err(refuse("there is nothing at this path"));
     }
     if path.is_file() {
-        return Ok(vec![part(path).ok_or_else(|| refuse("only .jsonl, .ndjson and .csv files are read"))?]);
+        return Ok(vec![part(path).ok_or_else(|| {
+            refuse("only .jsonl, .ndjson and .csv files are read")
+        })?]);
     }
     if path.join("ratings.csv").is_file() && path.join("movies.csv").is_file() {
         return Ok(vec![Part::MovieLens(path.to_owned())]);
@@ -92,9 +97,15 @@ fn parts(path: &Path) -> Result<Vec<Part>, Error> {
         .collect();
     // Items before events: the order of the words is the order of the files.
     files.sort_by_key(|path| (kind_of(path) != Some(Kind::Items), path.clone()));
-    let parts: Vec<Part> = files.iter().filter_map(|path| part(path)).take(FILES_MAX).collect();
+    let parts: Vec<Part> = files
+        .iter()
+        .filter_map(|path| part(path))
+        .take(FILES_MAX)
+        .collect();
     if parts.is_empty() {
-        return Err(refuse("neither a MovieLens folder (ratings.csv, movies.csv) nor one with .jsonl or .csv files"));
+        return Err(refuse(
+            "neither a MovieLens folder (ratings.csv, movies.csv) nor one with .jsonl or .csv files",
+        ));
     }
     Ok(parts)
 }
@@ -123,7 +134,9 @@ pub fn digest(path: &Path) -> Result<[u8; 32], Error> {
     let mut files = Vec::new();
     for part in parts(path)? {
         match part {
-            Part::MovieLens(dir) => files.extend(movielens::FILES.iter().map(|name| dir.join(name))),
+            Part::MovieLens(dir) => {
+                files.extend(movielens::FILES.iter().map(|name| dir.join(name)))
+            }
             Part::Lines(path, _) | Part::Table(path, _) => files.push(path),
         }
     }
@@ -131,7 +144,12 @@ pub fn digest(path: &Path) -> Result<[u8; 32], Error> {
     for path in files.iter().filter(|path| path.is_file()) {
         let mut file = std::fs::File::open(path).map_err(Error::io(path))?;
         hash.update(path.file_name().unwrap_or_default().as_encoded_bytes());
-        hash.update(file.metadata().map_err(Error::io(path))?.len().to_le_bytes());
+        hash.update(
+            file.metadata()
+                .map_err(Error::io(path))?
+                .len()
+                .to_le_bytes(),
+        );
         let mut buffer = vec![0; 1 << 16];
         loop {
             let read = file.read(&mut buffer).map_err(Error::io(path))?;
@@ -146,7 +164,13 @@ pub fn digest(path: &Path) -> Result<[u8; 32], Error> {
 
 /// Reads all that is at `path` into a sink.
 pub fn read(path: &Path, stamp: &Stamp, sink: &dyn Sink) -> Result<Summary, Error> {
-    let mut import = Import { stamp, sink, read: Summary::default(), items: Vec::new(), events: Vec::new() };
+    let mut import = Import {
+        stamp,
+        sink,
+        read: Summary::default(),
+        items: Vec::new(),
+        events: Vec::new(),
+    };
     for part in parts(path)? {
         match part {
             Part::MovieLens(dir) => movielens::read(&dir, &mut import)?,
@@ -171,13 +195,21 @@ impl Import<'_> {
     fn item(&mut self, item: Item) -> Result<(), Error> {
         self.read.items += 1;
         self.items.push(item);
-        if self.items.len() >= ROWS_AT_ONCE { self.flush() } else { Ok(()) }
+        if self.items.len() >= ROWS_AT_ONCE {
+            self.flush()
+        } else {
+            Ok(())
+        }
     }
 
     fn event(&mut self, event: Event) -> Result<(), Error> {
         self.read.events += 1;
         self.events.push(event);
-        if self.events.len() >= ROWS_AT_ONCE { self.flush() } else { Ok(()) }
+        if self.events.len() >= ROWS_AT_ONCE {
+            self.flush()
+        } else {
+            Ok(())
+        }
     }
 
     /// An event from the public JSON. One without an id gets one from its content, so that the
@@ -187,17 +219,25 @@ impl Import<'_> {
             Ok(parsed) => parsed,
             Err(problem) => return self.problem(file, line, &problem),
         };
-        let Some((_, mut input)) = parsed.accepted.pop() else { return Ok(()) };
+        let Some((_, mut input)) = parsed.accepted.pop() else {
+            return Ok(());
+        };
         if input.id.is_none() {
             let digest = Sha256::digest(body);
-            let short = digest.iter().take(16).fold(0u128, |id, byte| id << 8 | u128::from(*byte));
+            let short = digest
+                .iter()
+                .take(16)
+                .fold(0u128, |id, byte| id << 8 | u128::from(*byte));
             input.id = skerry_types::EventId::new(&format!("import:{short:032x}")).ok();
         }
         let event = input.accept(json::EventStamp {
             tenant: self.stamp.tenant.clone(),
             fresh_id: skerry_types::Uid::default(),
             accepted_ms: self.stamp.now,
-            hlc: skerry_types::Hlc { ms: self.stamp.now, count: 0 },
+            hlc: skerry_types::Hlc {
+                ms: self.stamp.now,
+                count: 0,
+            },
             region: Arc::clone(&self.stamp.region),
             pop: Arc::from(IMPORTED),
         });
@@ -220,7 +260,10 @@ impl Import<'_> {
     }
 
     fn problem(&mut self, file: &str, line: u64, problem: &json::Problem) -> Result<(), Error> {
-        let code = problem.errors.first().map_or(problem.code, |error| error.code);
+        let code = problem
+            .errors
+            .first()
+            .map_or(problem.code, |error| error.code);
         self.error(file, line, code, problem.detail.clone());
         Ok(())
     }
@@ -228,7 +271,12 @@ impl Import<'_> {
     fn error(&mut self, file: &str, line: u64, code: &'static str, detail: String) {
         self.read.errors_total += 1;
         if self.read.errors.len() < ERRORS_KEPT_MAX {
-            self.read.errors.push(RowError { file: file.to_owned(), line, code, detail });
+            self.read.errors.push(RowError {
+                file: file.to_owned(),
+                line,
+                code,
+                detail,
+            });
         }
     }
 
@@ -249,7 +297,10 @@ impl Import<'_> {
 }
 
 fn file_name(path: &Path) -> String {
-    path.file_name().and_then(|name| name.to_str()).unwrap_or("data").to_owned()
+    path.file_name()
+        .and_then(|name| name.to_str())
+        .unwrap_or("data")
+        .to_owned()
 }
 
 /// One JSON object a line. A file whose name says nothing is judged by its lines: what has a `type`
@@ -262,17 +313,30 @@ fn lines(path: &Path, kind: Option<Kind>, import: &mut Import<'_>) -> Result<(),
     for number in 1.. {
         line.clear();
         let limit = json::BODY_BYTES_MAX as u64 + 1;
-        let read = reader.by_ref().take(limit).read_until(b'\n', &mut line).map_err(Error::io(path))?;
+        let read = reader
+            .by_ref()
+            .take(limit)
+            .read_until(b'\n', &mut line)
+            .map_err(Error::io(path))?;
         if read == 0 {
             break;
         }
         import.row();
         if line.last() != Some(&b'\n') && read as u64 == limit {
-            import.error(&name, number, json::codes::BODY_TOO_LARGE, format!("a line has at most {} bytes", limit - 1));
+            import.error(
+                &name,
+                number,
+                json::codes::BODY_TOO_LARGE,
+                format!("a line has at most {} bytes", limit - 1),
+            );
             // The rest of the line.
             loop {
                 line.clear();
-                let more = reader.by_ref().take(limit).read_until(b'\n', &mut line).map_err(Error::io(path))?;
+                let more = reader
+                    .by_ref()
+                    .take(limit)
+                    .read_until(b'\n', &mut line)
+                    .map_err(Error::io(path))?;
                 if more == 0 || line.last() == Some(&b'\n') {
                     break;
                 }

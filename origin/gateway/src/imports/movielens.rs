@@ -5,7 +5,9 @@ use super::table::Table;
 use super::{Import, file_name};
 use crate::Error;
 use skerry_origin_events::IMPORTED;
-use skerry_types::{Attributes, Event, EventId, EventKind, Hlc, Item, ItemId, Rights, UserId, Value};
+use skerry_types::{
+    Attributes, Event, EventId, EventKind, Hlc, Item, ItemId, Rights, UserId, Value,
+};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
@@ -25,7 +27,11 @@ pub fn read(dir: &Path, import: &mut Import<'_>) -> Result<(), Error> {
     import.flush()
 }
 
-fn movies(path: &Path, import: &mut Import<'_>, more: &mut HashMap<String, Attributes>) -> Result<(), Error> {
+fn movies(
+    path: &Path,
+    import: &mut Import<'_>,
+    more: &mut HashMap<String, Attributes>,
+) -> Result<(), Error> {
     let name = file_name(path);
     let mut table = Table::open(path, &["movieId", "title", "genres"], import)?;
     while let Some((line, [id, title, genres])) = table.next(import)? {
@@ -42,12 +48,19 @@ fn movies(path: &Path, import: &mut Import<'_>, more: &mut HashMap<String, Attri
         if let Some(year) = year {
             attributes.insert("year".into(), Value::Int(year));
         }
-        let genres: Vec<Value> =
-            genres.split('|').filter(|genre| !genre.is_empty() && *genre != NO_GENRES).map(Value::text).collect();
+        let genres: Vec<Value> = genres
+            .split('|')
+            .filter(|genre| !genre.is_empty() && *genre != NO_GENRES)
+            .map(Value::text)
+            .collect();
         if !genres.is_empty() {
             attributes.insert("genre".into(), Value::List(genres));
         }
-        import.item(Item { id: item, attributes, rights: Rights::default() })?;
+        import.item(Item {
+            id: item,
+            attributes,
+            rights: Rights::default(),
+        })?;
     }
     Ok(())
 }
@@ -55,26 +68,46 @@ fn movies(path: &Path, import: &mut Import<'_>, more: &mut HashMap<String, Attri
 fn ratings(path: &Path, import: &mut Import<'_>) -> Result<(), Error> {
     let name = file_name(path);
     let mut table = Table::open(path, &["userId", "movieId", "rating", "timestamp"], import)?;
-    let (pop, region): (Arc<str>, Arc<str>) = (Arc::from(IMPORTED), Arc::clone(&import.stamp.region));
+    let (pop, region): (Arc<str>, Arc<str>) =
+        (Arc::from(IMPORTED), Arc::clone(&import.stamp.region));
     // One allocation for each user and item, however often they occur.
     let mut users: HashMap<String, UserId> = HashMap::new();
     let mut items: HashMap<String, ItemId> = HashMap::new();
     while let Some((line, [user, item, rating, timestamp])) = table.next(import)? {
-        let (user, item) = match (known(&mut users, user, UserId::new), known(&mut items, item, ItemId::new)) {
+        let (user, item) = match (
+            known(&mut users, user, UserId::new),
+            known(&mut items, item, ItemId::new),
+        ) {
             (Ok(user), Ok(item)) => (user, item),
             (Err(error), _) | (_, Err(error)) => {
                 import.error(&name, line, error.code(), error.to_string());
                 continue;
             }
         };
-        let value = rating.parse::<f32>().ok().filter(|value| (0.0..=10.0).contains(value));
+        let value = rating
+            .parse::<f32>()
+            .ok()
+            .filter(|value| (0.0..=10.0).contains(value));
         let Some(value) = value else {
-            import.error(&name, line, "value_invalid", format!("rating {rating:?} is not a number from 0 to 10"));
+            import.error(
+                &name,
+                line,
+                "value_invalid",
+                format!("rating {rating:?} is not a number from 0 to 10"),
+            );
             continue;
         };
-        let at = timestamp.parse::<u64>().ok().filter(|at| *at < 100_000_000_000);
+        let at = timestamp
+            .parse::<u64>()
+            .ok()
+            .filter(|at| *at < 100_000_000_000);
         let Some(at) = at else {
-            import.error(&name, line, "time_invalid", format!("timestamp {timestamp:?} is not seconds since 1970"));
+            import.error(
+                &name,
+                line,
+                "time_invalid",
+                format!("timestamp {timestamp:?} is not seconds since 1970"),
+            );
             continue;
         };
         let id = match EventId::new(&format!("ml:{user}:{item}")) {
@@ -97,7 +130,10 @@ fn ratings(path: &Path, import: &mut Import<'_>) -> Result<(), Error> {
             surface: None,
             request_id: None,
             positions: Vec::new(),
-            hlc: Hlc { ms: import.stamp.now, count: 0 },
+            hlc: Hlc {
+                ms: import.stamp.now,
+                count: 0,
+            },
             region: Arc::clone(&region),
             pop: Arc::clone(&pop),
         })?;
@@ -105,7 +141,11 @@ fn ratings(path: &Path, import: &mut Import<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-fn known<T: Clone, E>(map: &mut HashMap<String, T>, text: String, new: fn(&str) -> Result<T, E>) -> Result<T, E> {
+fn known<T: Clone, E>(
+    map: &mut HashMap<String, T>,
+    text: String,
+    new: fn(&str) -> Result<T, E>,
+) -> Result<T, E> {
     if let Some(id) = map.get(&text) {
         return Ok(id.clone());
     }
@@ -114,7 +154,11 @@ fn known<T: Clone, E>(map: &mut HashMap<String, T>, text: String, new: fn(&str) 
     Ok(id)
 }
 
-fn tags(path: &Path, import: &mut Import<'_>, more: &mut HashMap<String, Attributes>) -> Result<(), Error> {
+fn tags(
+    path: &Path,
+    import: &mut Import<'_>,
+    more: &mut HashMap<String, Attributes>,
+) -> Result<(), Error> {
     if !path.is_file() {
         return Ok(());
     }
@@ -129,13 +173,23 @@ fn tags(path: &Path, import: &mut Import<'_>, more: &mut HashMap<String, Attribu
     for (item, counts) in counts {
         let mut tags: Vec<(String, u32)> = counts.into_iter().collect();
         tags.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-        let tags = tags.iter().take(TAGS_MAX).map(|(tag, _)| Value::text(tag)).collect();
-        more.entry(item).or_default().insert("tags".into(), Value::List(tags));
+        let tags = tags
+            .iter()
+            .take(TAGS_MAX)
+            .map(|(tag, _)| Value::text(tag))
+            .collect();
+        more.entry(item)
+            .or_default()
+            .insert("tags".into(), Value::List(tags));
     }
     Ok(())
 }
 
-fn links(path: &Path, import: &mut Import<'_>, more: &mut HashMap<String, Attributes>) -> Result<(), Error> {
+fn links(
+    path: &Path,
+    import: &mut Import<'_>,
+    more: &mut HashMap<String, Attributes>,
+) -> Result<(), Error> {
     if !path.is_file() {
         return Ok(());
     }
@@ -155,15 +209,25 @@ fn links(path: &Path, import: &mut Import<'_>, more: &mut HashMap<String, Attrib
 fn title_and_year(text: &str) -> (String, Option<i64>) {
     let text = text.trim();
     let (title, year) = match text.rsplit_once(" (") {
-        Some((title, rest)) => match rest.strip_suffix(')').map(|year| year.get(..4).unwrap_or(year)) {
-            Some(year) if year.len() == 4 && year.bytes().all(|b| b.is_ascii_digit()) => (title, year.parse().ok()),
+        Some((title, rest)) => match rest
+            .strip_suffix(')')
+            .map(|year| year.get(..4).unwrap_or(year))
+        {
+            Some(year) if year.len() == 4 && year.bytes().all(|b| b.is_ascii_digit()) => {
+                (title, year.parse().ok())
+            }
             _ => (text, None),
         },
         None => (text, None),
     };
-    let (head, tail) = title.find(" (").map_or((title, ""), |at| title.split_at(at));
+    let (head, tail) = title
+        .find(" (")
+        .map_or((title, ""), |at| title.split_at(at));
     for article in ["The", "A", "An"] {
-        if let Some(head) = head.strip_suffix(article).and_then(|head| head.strip_suffix(", ")) {
+        if let Some(head) = head
+            .strip_suffix(article)
+            .and_then(|head| head.strip_suffix(", "))
+        {
             return (format!("{article} {head}{tail}"), year);
         }
     }
@@ -179,7 +243,11 @@ mod tests {
         let cases = [
             ("Toy Story (1995)", "Toy Story", Some(1995)),
             ("Matrix, The (1999)", "The Matrix", Some(1999)),
-            ("City of Lost Children, The (Cité, La) (1995)", "The City of Lost Children (Cité, La)", Some(1995)),
+            (
+                "City of Lost Children, The (Cité, La) (1995)",
+                "The City of Lost Children (Cité, La)",
+                Some(1995),
+            ),
             ("Death Note (2006–2007)", "Death Note", Some(2006)),
             ("Babylon 5", "Babylon 5", None),
             ("Odd (cut)", "Odd (cut)", None),

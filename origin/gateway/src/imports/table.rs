@@ -20,22 +20,38 @@ pub struct Table<const N: usize> {
 
 impl<const N: usize> Table<N> {
     pub fn open(path: &Path, names: &[&str; N], _import: &mut Import<'_>) -> Result<Self, Error> {
-        let mut rows = csv::ReaderBuilder::new().from_path(path).map_err(|error| refused(path, &error))?;
+        let mut rows = csv::ReaderBuilder::new()
+            .from_path(path)
+            .map_err(|error| refused(path, &error))?;
         let header = rows.byte_headers().map_err(|error| refused(path, &error))?;
         let mut columns = [0; N];
         for (column, name) in columns.iter_mut().zip(names) {
-            let at = header.iter().position(|field| field.trim_ascii() == name.as_bytes());
+            let at = header
+                .iter()
+                .position(|field| field.trim_ascii() == name.as_bytes());
             *column = at.ok_or_else(|| Error::Import {
                 path: path.to_owned(),
                 reason: format!("the first line names no column {name}"),
             })?;
         }
-        Ok(Self { rows, record: ByteRecord::new(), columns, path: path.to_owned(), name: file_name(path) })
+        Ok(Self {
+            rows,
+            record: ByteRecord::new(),
+            columns,
+            path: path.to_owned(),
+            name: file_name(path),
+        })
     }
 
     /// The next whole row.
     pub fn next(&mut self, import: &mut Import<'_>) -> Result<Option<(u64, [String; N])>, Error> {
-        while let Some(line) = step(&mut self.rows, &mut self.record, &self.path, &self.name, import)? {
+        while let Some(line) = step(
+            &mut self.rows,
+            &mut self.record,
+            &self.path,
+            &self.name,
+            import,
+        )? {
             let mut fields = [const { String::new() }; N];
             let mut whole = true;
             for (field, column) in fields.iter_mut().zip(self.columns) {
@@ -47,14 +63,22 @@ impl<const N: usize> Table<N> {
             if whole {
                 return Ok(Some((line, fields)));
             }
-            import.error(&self.name, line, json::codes::INVALID_UTF8, "the row is not UTF-8".to_owned());
+            import.error(
+                &self.name,
+                line,
+                json::codes::INVALID_UTF8,
+                "the row is not UTF-8".to_owned(),
+            );
         }
         Ok(None)
     }
 }
 
 fn refused(path: &Path, error: &csv::Error) -> Error {
-    Error::Import { path: path.to_owned(), reason: error.to_string() }
+    Error::Import {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    }
 }
 
 /// Reads a row and says its line; `None` at the end.
@@ -73,10 +97,19 @@ fn step(
                 return Ok(Some(record.position().map_or(0, csv::Position::line)));
             }
             Err(error) => match error.kind() {
-                csv::ErrorKind::UnequalLengths { pos, expected_len, len } => {
+                csv::ErrorKind::UnequalLengths {
+                    pos,
+                    expected_len,
+                    len,
+                } => {
                     import.row();
                     let line = pos.as_ref().map_or(0, csv::Position::line);
-                    import.error(name, line, "row_length", format!("{len} fields where the first line has {expected_len}"));
+                    import.error(
+                        name,
+                        line,
+                        "row_length",
+                        format!("{len} fields where the first line has {expected_len}"),
+                    );
                 }
                 _ => return Err(refused(path, &error)),
             },
@@ -88,19 +121,39 @@ fn step(
 /// also as seconds since 1970). Rows become the public JSON and are judged as such.
 pub fn read(path: &Path, kind: Option<Kind>, import: &mut Import<'_>) -> Result<(), Error> {
     let name = file_name(path);
-    let mut rows = csv::ReaderBuilder::new().from_path(path).map_err(|error| refused(path, &error))?;
-    let header = rows.headers().map_err(|error| refused(path, &error))?.clone();
+    let mut rows = csv::ReaderBuilder::new()
+        .from_path(path)
+        .map_err(|error| refused(path, &error))?;
+    let header = rows
+        .headers()
+        .map_err(|error| refused(path, &error))?
+        .clone();
     let has = |name: &str| header.iter().any(|column| column.trim() == name);
-    let kind = kind.unwrap_or(if has("user") || has("session") { Kind::Events } else { Kind::Items });
+    let kind = kind.unwrap_or(if has("user") || has("session") {
+        Kind::Events
+    } else {
+        Kind::Items
+    });
     if kind == Kind::Items && !has("id") {
-        return Err(Error::Import { path: path.to_owned(), reason: "items need a column `id`".to_owned() });
+        return Err(Error::Import {
+            path: path.to_owned(),
+            reason: "items need a column `id`".to_owned(),
+        });
     }
     let mut record = ByteRecord::new();
     while let Some(line) = step(&mut rows, &mut record, path, &name, import)? {
-        let fields: Option<Vec<(&str, &str)>> =
-            header.iter().zip(&record).map(|(name, field)| Some((name.trim(), std::str::from_utf8(field).ok()?))).collect();
+        let fields: Option<Vec<(&str, &str)>> = header
+            .iter()
+            .zip(&record)
+            .map(|(name, field)| Some((name.trim(), std::str::from_utf8(field).ok()?)))
+            .collect();
         let Some(fields) = fields else {
-            import.error(&name, line, json::codes::INVALID_UTF8, "the row is not UTF-8".to_owned());
+            import.error(
+                &name,
+                line,
+                json::codes::INVALID_UTF8,
+                "the row is not UTF-8".to_owned(),
+            );
             continue;
         };
         let fields = fields.into_iter().filter(|(_, text)| !text.is_empty());
@@ -163,7 +216,9 @@ fn event_json<'f>(fields: impl Iterator<Item = (&'f str, &'f str)>) -> Vec<u8> {
         json::write_string(&mut out, name);
         out.push(b':');
         match (name, text.parse::<u64>()) {
-            ("at", Ok(seconds)) => json::write_string(&mut out, &json::format_time(seconds.saturating_mul(1000))),
+            ("at", Ok(seconds)) => {
+                json::write_string(&mut out, &json::format_time(seconds.saturating_mul(1000)))
+            }
             ("value", _) => {
                 has_value = true;
                 scalar(&mut out, text);
@@ -184,7 +239,9 @@ fn event_json<'f>(fields: impl Iterator<Item = (&'f str, &'f str)>) -> Vec<u8> {
 /// A number or boolean where the text is one, else a string.
 fn scalar(out: &mut Vec<u8>, text: &str) {
     let is_number = text.parse::<f64>().is_ok_and(f64::is_finite)
-        && text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'e' | b'E'))
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'e' | b'E'))
         && serde_json::from_str::<f64>(text).is_ok();
     if is_number || matches!(text, "true" | "false") {
         out.extend_from_slice(text.as_bytes());

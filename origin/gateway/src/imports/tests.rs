@@ -24,14 +24,22 @@ fn import(files: &[(&str, &[u8])]) -> (Kept, Result<Summary, Error>) {
     for (name, text) in files {
         std::fs::write(dir.path().join(name), text).unwrap();
     }
-    let stamp = Stamp { tenant: TenantId::default(), now: 2_000_000_000_000, region: "r".into() };
+    let stamp = Stamp {
+        tenant: TenantId::default(),
+        now: 2_000_000_000_000,
+        region: "r".into(),
+    };
     let kept = Kept::default();
     let summary = read(dir.path(), &stamp, &kept);
     (kept, summary)
 }
 
 fn errors(summary: &Summary) -> Vec<(&str, u64, &str)> {
-    summary.errors.iter().map(|error| (error.file.as_str(), error.line, error.code)).collect()
+    summary
+        .errors
+        .iter()
+        .map(|error| (error.file.as_str(), error.line, error.code))
+        .collect()
 }
 
 #[test]
@@ -53,15 +61,40 @@ fn movielens_rows_are_taken_or_named_by_line() {
     assert_eq!(errors(&summary), want);
     let items = kept.items.into_inner();
     assert_eq!(items.len(), 2);
-    assert_eq!((items[0].title(), items[1].title()), ("Toy Story", "The Matrix"));
-    let tags = skerry_types::Value::List(vec![skerry_types::Value::text("pixar"), skerry_types::Value::text("fun")]);
+    assert_eq!(
+        (items[0].title(), items[1].title()),
+        ("Toy Story", "The Matrix")
+    );
+    let tags = skerry_types::Value::List(vec![
+        skerry_types::Value::text("pixar"),
+        skerry_types::Value::text("fun"),
+    ]);
     assert_eq!(items[0].attributes.get("tags"), Some(&tags));
-    assert_eq!(items[0].attributes.get("imdb_id").and_then(|id| id.as_str()), Some("0114709"));
+    assert_eq!(
+        items[0]
+            .attributes
+            .get("imdb_id")
+            .and_then(|id| id.as_str()),
+        Some("0114709")
+    );
     assert!(!items[1].attributes.contains_key("genre"));
     let events = kept.events.into_inner();
-    let ids: Vec<_> = events.iter().map(|event| (event.id.as_str(), event.at_ms, event.value)).collect();
-    assert_eq!(ids, [("ml:1:1", 964_982_703_000, Some(4.0)), ("ml:2:1", 964_981_248_000, Some(5.0))]);
-    assert_eq!(summary.rows, summary.items + summary.events + summary.errors_total + 4, "tags and links are rows too");
+    let ids: Vec<_> = events
+        .iter()
+        .map(|event| (event.id.as_str(), event.at_ms, event.value))
+        .collect();
+    assert_eq!(
+        ids,
+        [
+            ("ml:1:1", 964_982_703_000, Some(4.0)),
+            ("ml:2:1", 964_981_248_000, Some(5.0))
+        ]
+    );
+    assert_eq!(
+        summary.rows,
+        summary.items + summary.events + summary.errors_total + 4,
+        "tags and links are rows too"
+    );
 }
 
 #[test]
@@ -81,19 +114,43 @@ fn lines_and_tables_are_the_public_json() {
         ("events.jsonl", 2, "missing_field"),
     ];
     assert_eq!(errors(&summary), want);
-    let items: Vec<_> = kept.items.into_inner().into_iter().map(|item| (item.id.to_string(), item.rights.hidden)).collect();
+    let items: Vec<_> = kept
+        .items
+        .into_inner()
+        .into_iter()
+        .map(|item| (item.id.to_string(), item.rights.hidden))
+        .collect();
     assert_eq!(items, [("c".to_owned(), false), ("a".to_owned(), true)]);
     let events = kept.events.into_inner();
-    assert_eq!(events.iter().map(|event| event.kind.as_str()).collect::<Vec<_>>(), ["rating", "view", "like"]);
-    assert!(events.iter().all(|event| event.id.as_str().starts_with("import:")), "rows without id get a stable one");
+    assert_eq!(
+        events
+            .iter()
+            .map(|event| event.kind.as_str())
+            .collect::<Vec<_>>(),
+        ["rating", "view", "like"]
+    );
+    assert!(
+        events
+            .iter()
+            .all(|event| event.id.as_str().starts_with("import:")),
+        "rows without id get a stable one"
+    );
 }
 
 #[test]
 fn what_cannot_be_read_is_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
-    let stamp = Stamp { tenant: TenantId::default(), now: 1, region: "r".into() };
+    let stamp = Stamp {
+        tenant: TenantId::default(),
+        now: 1,
+        region: "r".into(),
+    };
     std::fs::write(dir.path().join("x.parquet"), b"PAR1").unwrap();
-    for path in [dir.path().join("nothing"), dir.path().join("x.parquet"), dir.path().to_owned()] {
+    for path in [
+        dir.path().join("nothing"),
+        dir.path().join("x.parquet"),
+        dir.path().to_owned(),
+    ] {
         let error = read(&path, &stamp, &Kept::default()).unwrap_err();
         assert_eq!(error.code(), "import");
         assert!(error.to_string().contains(path.to_str().unwrap()));

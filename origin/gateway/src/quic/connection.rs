@@ -30,7 +30,13 @@ const NAME_BYTES_MAX: usize = 64;
 const AHEAD_MS_MAX: Millis = 24 * 3600 * 1000;
 
 /// Runs until the peer goes, breaks the protocol, or `stop`.
-pub async fn run(hub: Arc<Hub>, connection: Connection, peer: Peer, asks: Arc<Semaphore>, stop: CancellationToken) {
+pub async fn run(
+    hub: Arc<Hub>,
+    connection: Connection,
+    peer: Peer,
+    asks: Arc<Semaphore>,
+    stop: CancellationToken,
+) {
     let ended = tokio::select! {
         () = stop.cancelled() => Err(Close::Drained),
         ended = converse(&hub, &connection, &peer, asks) => ended,
@@ -38,17 +44,32 @@ pub async fn run(hub: Arc<Hub>, connection: Connection, peer: Peer, asks: Arc<Se
     if let Err(close) = ended {
         connection.close(close.code(), close.reason());
     }
-    hub.connected.lock().remove(&(connection.stable_id() as u64));
+    hub.connected
+        .lock()
+        .remove(&(connection.stable_id() as u64));
     tracing::info!(pop = %peer.name, addr = %connection.remote_address(), ?ended, "a PoP is gone");
 }
 
-async fn converse(hub: &Arc<Hub>, connection: &Connection, peer: &Peer, asks: Arc<Semaphore>) -> Result<(), Close> {
+async fn converse(
+    hub: &Arc<Hub>,
+    connection: &Connection,
+    peer: &Peer,
+    asks: Arc<Semaphore>,
+) -> Result<(), Close> {
     let limit = Duration::from_millis(hub.options.limits.frame_ms);
     // The first stream is the control stream.
-    let opened = tokio::time::timeout(limit, connection.accept_bi()).await.map_err(|_| breach(hub, Close::TooSlow))?;
-    let Ok((mut send, recv)) = opened else { return Ok(()) };
+    let opened = tokio::time::timeout(limit, connection.accept_bi())
+        .await
+        .map_err(|_| breach(hub, Close::TooSlow))?;
+    let Ok((mut send, recv)) = opened else {
+        return Ok(());
+    };
     let mut frames = Frames::new(recv, limit);
-    let hello = match frames.next_soon().await.and_then(|bytes| Ok(skerry_wire::decode(&bytes)?)) {
+    let hello = match frames
+        .next_soon()
+        .await
+        .and_then(|bytes| Ok(skerry_wire::decode(&bytes)?))
+    {
         Ok(Control::Hello(hello)) => hello,
         Ok(_) => return Err(breach(hub, Close::Garbage)),
         Err(error) => return failed(hub, &error),
@@ -56,12 +77,16 @@ async fn converse(hub: &Arc<Hub>, connection: &Connection, peer: &Peer, asks: Ar
     if hello.protocol.0 > PROTOCOL.1 || hello.protocol.1 < PROTOCOL.0 {
         return Err(breach(hub, Close::Version));
     }
-    let name_ok = |name: &str| (1..=NAME_BYTES_MAX).contains(&name.len()) && !name.chars().any(char::is_control);
+    let name_ok = |name: &str| {
+        (1..=NAME_BYTES_MAX).contains(&name.len()) && !name.chars().any(char::is_control)
+    };
     if !name_ok(&hello.pop) || !name_ok(&hello.region) {
         return Err(breach(hub, Close::Garbage));
     }
     tracing::info!(pop = %hello.pop, certificate = %peer.name, addr = %connection.remote_address(), "a PoP is connected");
-    hub.connected.lock().insert(connection.stable_id() as u64, Arc::clone(&hello.pop));
+    hub.connected
+        .lock()
+        .insert(connection.stable_id() as u64, Arc::clone(&hello.pop));
     let welcome = Welcome {
         protocol: PROTOCOL.1.min(hello.protocol.1),
         region: Arc::clone(&hub.options.region),
@@ -75,7 +100,10 @@ async fn converse(hub: &Arc<Hub>, connection: &Connection, peer: &Peer, asks: Ar
     }
     let (out, outbox) = mpsc::channel(OUT_FRAMES_MAX);
     for (seq, tags) in hub.invalidations_after(hello.invalidated) {
-        let _ = out.try_send(Control::Invalidate { seq, tags: tags.to_vec() });
+        let _ = out.try_send(Control::Invalidate {
+            seq,
+            tags: tags.to_vec(),
+        });
     }
     let (acks, pending) = mpsc::channel(BATCHES_MAX);
     tokio::select! {
@@ -111,7 +139,12 @@ async fn writer(mut send: SendStream, mut outbox: mpsc::Receiver<Control>) {
 }
 
 /// Region frames, invalidations and the drain.
-async fn speak(hub: &Hub, hello: &Hello, out: mpsc::Sender<Control>, mut news: tokio::sync::broadcast::Receiver<News>) {
+async fn speak(
+    hub: &Hub,
+    hello: &Hello,
+    out: mpsc::Sender<Control>,
+    mut news: tokio::sync::broadcast::Receiver<News>,
+) {
     let mut region = tokio::time::interval(Duration::from_millis(REGION_MS));
     region.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -147,13 +180,19 @@ async fn listen(
     acks: mpsc::Sender<Waiting>,
 ) -> Result<(), Close> {
     loop {
-        let frame = match frames.next().await.and_then(|bytes| Ok(skerry_wire::decode::<Control>(&bytes)?)) {
+        let frame = match frames
+            .next()
+            .await
+            .and_then(|bytes| Ok(skerry_wire::decode::<Control>(&bytes)?))
+        {
             Ok(frame) => frame,
             Err(error) => return failed(hub, &error),
         };
         match frame {
             Control::Events { seq, events } => {
-                if events.len() > EVENTS_MAX || events.iter().any(|event| event.tenant != hub.tenant) {
+                if events.len() > EVENTS_MAX
+                    || events.iter().any(|event| event.tenant != hub.tenant)
+                {
                     return Err(breach(hub, Close::Garbage));
                 }
                 let waiting = store(hub, events).await.ok_or(Close::Store)?;
@@ -183,7 +222,10 @@ async fn listen(
 }
 
 /// Hands events to the log; waits while its queue is full.
-async fn store(hub: &Hub, mut events: Vec<Event>) -> Option<oneshot::Receiver<Result<Appended, Error>>> {
+async fn store(
+    hub: &Hub,
+    mut events: Vec<Event>,
+) -> Option<oneshot::Receiver<Result<Appended, Error>>> {
     let now = hub.now();
     for event in &mut events {
         event.accepted_ms = event.accepted_ms.min(now);
@@ -207,7 +249,11 @@ async fn store(hub: &Hub, mut events: Vec<Event>) -> Option<oneshot::Receiver<Re
 }
 
 /// Acknowledges in the order of arrival what is durable.
-async fn acknowledge(hub: &Hub, mut pending: mpsc::Receiver<Waiting>, out: mpsc::Sender<Control>) -> Result<(), Close> {
+async fn acknowledge(
+    hub: &Hub,
+    mut pending: mpsc::Receiver<Waiting>,
+    out: mpsc::Sender<Control>,
+) -> Result<(), Close> {
     while let Some((seq, waiting)) = pending.recv().await {
         match waiting.await {
             Ok(Ok(appended)) => {
@@ -237,7 +283,13 @@ async fn questions(hub: &Arc<Hub>, connection: &Connection, hello: &Hello, asks:
     }
 }
 
-async fn question(hub: Arc<Hub>, pop: Arc<str>, mut send: SendStream, recv: quinn::RecvStream, permit: Option<OwnedSemaphorePermit>) {
+async fn question(
+    hub: Arc<Hub>,
+    pop: Arc<str>,
+    mut send: SendStream,
+    recv: quinn::RecvStream,
+    permit: Option<OwnedSemaphorePermit>,
+) {
     let arrived = hub.clock.tick();
     let mut frames = Frames::new(recv, Duration::from_millis(hub.options.limits.frame_ms));
     if permit.is_none() {

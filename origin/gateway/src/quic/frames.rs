@@ -41,7 +41,10 @@ impl FrameError {
 
     /// Whether the peer broke the protocol, rather than going away.
     pub fn is_breach(&self) -> bool {
-        matches!(self, Self::Torn | Self::Large(_) | Self::Slow | Self::Garbage(_))
+        matches!(
+            self,
+            Self::Torn | Self::Large(_) | Self::Slow | Self::Garbage(_)
+        )
     }
 }
 
@@ -54,7 +57,11 @@ pub struct Frames {
 
 impl Frames {
     pub fn new(stream: RecvStream, finish_within: Duration) -> Self {
-        Self { stream, buffer: BytesMut::new(), finish_within }
+        Self {
+            stream,
+            buffer: BytesMut::new(),
+            finish_within,
+        }
     }
 
     /// The next frame's bytes. Waits for its first byte as long as the stream lives, for the rest
@@ -63,7 +70,9 @@ impl Frames {
         if self.buffer.is_empty() {
             self.read().await?;
         }
-        tokio::time::timeout(self.finish_within, self.rest()).await.map_err(|_| FrameError::Slow)?
+        tokio::time::timeout(self.finish_within, self.rest())
+            .await
+            .map_err(|_| FrameError::Slow)?
     }
 
     /// The next frame's bytes, the wait for the first one included in the limit.
@@ -75,7 +84,9 @@ impl Frames {
             }
             self.rest().await
         };
-        tokio::time::timeout(limit, next).await.map_err(|_| FrameError::Slow)?
+        tokio::time::timeout(limit, next)
+            .await
+            .map_err(|_| FrameError::Slow)?
     }
 
     async fn rest(&mut self) -> Result<Bytes, FrameError> {
@@ -94,7 +105,13 @@ impl Frames {
     }
 
     async fn more(&mut self) -> Result<(), FrameError> {
-        self.read().await.map_err(|error| if matches!(error, FrameError::End) { FrameError::Torn } else { error })
+        self.read().await.map_err(|error| {
+            if matches!(error, FrameError::End) {
+                FrameError::Torn
+            } else {
+                error
+            }
+        })
     }
 
     async fn read(&mut self) -> Result<(), FrameError> {
@@ -116,14 +133,21 @@ impl Frames {
 /// Writes encoded bytes as one frame, without copying them.
 pub async fn write_bytes(stream: &mut SendStream, body: Bytes) -> Result<(), quinn::WriteError> {
     let length = u32::try_from(body.len()).unwrap_or(u32::MAX).to_le_bytes();
-    stream.write_all_chunks(&mut [Bytes::copy_from_slice(&length), body]).await
+    stream
+        .write_all_chunks(&mut [Bytes::copy_from_slice(&length), body])
+        .await
 }
 
 /// Encodes and writes one frame.
-pub async fn write<T: Schema + serde::Serialize>(stream: &mut SendStream, frame: &T) -> Result<(), FrameError> {
+pub async fn write<T: Schema + serde::Serialize>(
+    stream: &mut SendStream,
+    frame: &T,
+) -> Result<(), FrameError> {
     let body = Bytes::from(skerry_wire::encode(frame)?);
     if body.len() > FRAME_BYTES_MAX {
-        return Err(FrameError::Large(u32::try_from(body.len()).unwrap_or(u32::MAX)));
+        return Err(FrameError::Large(
+            u32::try_from(body.len()).unwrap_or(u32::MAX),
+        ));
     }
     write_bytes(stream, body).await.map_err(|_| FrameError::End)
 }

@@ -74,8 +74,13 @@ pub fn listen(addr: SocketAddr, keys: &Keys, limits: &Limits) -> Result<Endpoint
         .datagram_receive_buffer_size(None)
         .max_idle_timeout(Some(VarInt::from_u32(limits.idle_ms).into()));
     let mut config = ServerConfig::with_crypto(Arc::new(keys.server()?));
-    config.transport_config(Arc::new(transport)).max_incoming(limits.connections_max);
-    Endpoint::server(config, addr).map_err(|error| Error::Listen { addr, reason: error.to_string() })
+    config
+        .transport_config(Arc::new(transport))
+        .max_incoming(limits.connections_max);
+    Endpoint::server(config, addr).map_err(|error| Error::Listen {
+        addr,
+        reason: error.to_string(),
+    })
 }
 
 /// Accepts connections until `drain`; then finishes, within the limit, and closes.
@@ -91,7 +96,9 @@ pub async fn serve(hub: Arc<Hub>, endpoint: Endpoint, drain: CancellationToken) 
         };
         let Some(incoming) = incoming else { break };
         let Ok(permit) = Arc::clone(&connections).try_acquire_owned() else {
-            hub.counters.connections_refused.fetch_add(1, Ordering::Relaxed);
+            hub.counters
+                .connections_refused
+                .fetch_add(1, Ordering::Relaxed);
             incoming.refuse();
             continue;
         };
@@ -106,7 +113,10 @@ pub async fn serve(hub: Arc<Hub>, endpoint: Endpoint, drain: CancellationToken) 
     let patience = Duration::from_millis(hub.options.limits.drain_ms);
     let all = u32::try_from(hub.options.limits.asks_max).unwrap_or(u32::MAX);
     // Every permit back means that no question is in flight.
-    if tokio::time::timeout(patience, asks.acquire_many(all)).await.is_err() {
+    if tokio::time::timeout(patience, asks.acquire_many(all))
+        .await
+        .is_err()
+    {
         tracing::warn!("questions were still in flight at the end of the drain");
     }
     // What was received but not yet acknowledged: the log first, then the acknowledgements.
@@ -126,17 +136,23 @@ async fn accept(hub: Arc<Hub>, incoming: Incoming, asks: Arc<Semaphore>, stop: C
     let connection = match tokio::time::timeout(limit, incoming).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => {
-            hub.counters.connections_refused.fetch_add(1, Ordering::Relaxed);
+            hub.counters
+                .connections_refused
+                .fetch_add(1, Ordering::Relaxed);
             tracing::info!(%addr, %error, "a handshake failed");
             return;
         }
         Err(_) => {
-            hub.counters.connections_refused.fetch_add(1, Ordering::Relaxed);
+            hub.counters
+                .connections_refused
+                .fetch_add(1, Ordering::Relaxed);
             return;
         }
     };
     let Some(peer) = identity(&connection).filter(|peer| peer.role == "pop") else {
-        hub.counters.connections_refused.fetch_add(1, Ordering::Relaxed);
+        hub.counters
+            .connections_refused
+            .fetch_add(1, Ordering::Relaxed);
         tracing::warn!(%addr, "a peer whose certificate does not say pop was refused");
         connection.close(Close::Forbidden.code(), Close::Forbidden.reason());
         return;

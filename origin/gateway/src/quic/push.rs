@@ -2,8 +2,8 @@
 //! users whom it served; who was erased.
 
 use super::frames;
-use crate::counters::Counters;
 use crate::artifacts::{ORDER, Published};
+use crate::counters::Counters;
 use crate::hub::{Hub, News};
 use bytes::Bytes;
 use quinn::{Connection, WriteError};
@@ -43,7 +43,11 @@ impl Pusher {
         for (kind, epoch, sha256) in &hello.held {
             // Only the newest epoch counts: a PoP that holds the right content under an old one is
             // sent it again, or it would refuse the next.
-            if hub.artifacts.get(*kind).is_some_and(|current| current.epoch == *epoch && current.sha256 == *sha256) {
+            if hub
+                .artifacts
+                .get(*kind)
+                .is_some_and(|current| current.epoch == *epoch && current.sha256 == *sha256)
+            {
                 sent.insert(*kind, *sha256);
             }
         }
@@ -62,7 +66,11 @@ impl Pusher {
         if self.artifacts().await.is_err() {
             return;
         }
-        let (hub, connection, pop) = (Arc::clone(&self.hub), self.connection.clone(), Arc::clone(&self.pop));
+        let (hub, connection, pop) = (
+            Arc::clone(&self.hub),
+            self.connection.clone(),
+            Arc::clone(&self.pop),
+        );
         let mut contexts = Box::pin(first_contexts(hub, connection, pop));
         let mut contexts_done = false;
         loop {
@@ -92,7 +100,9 @@ impl Pusher {
     async fn artifacts(&mut self) -> Result<(), WriteError> {
         self.changed.mark_unchanged();
         for kind in ORDER {
-            let Some(current) = self.hub.artifacts.get(kind) else { continue };
+            let Some(current) = self.hub.artifacts.get(kind) else {
+                continue;
+            };
             if self.sent.get(&kind) == Some(&current.sha256) {
                 continue;
             }
@@ -114,7 +124,10 @@ impl Pusher {
         for (user, reporter) in users {
             if **reporter != *self.pop
                 && self.hub.pops.has(&self.pop, user)
-                && let Ok(Some(context)) = self.hub.features.context(&self.hub.tenant, &format!("u:{user}"))
+                && let Ok(Some(context)) = self
+                    .hub
+                    .features
+                    .context(&self.hub.tenant, &format!("u:{user}"))
             {
                 push.contexts.push((user.clone(), (*context).clone()));
             }
@@ -124,14 +137,29 @@ impl Pusher {
 }
 
 /// Who was erased, then the contexts of those whom the PoP served.
-async fn first_contexts(hub: Arc<Hub>, connection: Connection, pop: Arc<str>) -> Result<(), WriteError> {
+async fn first_contexts(
+    hub: Arc<Hub>,
+    connection: Connection,
+    pop: Arc<str>,
+) -> Result<(), WriteError> {
     let reader = hub.log.reader();
     let mut erased = reader.erased(&hub.tenant).unwrap_or_default();
     erased.sort_by_key(|(_, at)| std::cmp::Reverse(*at));
-    let names = erased.iter().take(ERASED_MAX).filter_map(|(subject, _)| UserId::new(subject.strip_prefix("u:")?).ok());
+    let names = erased
+        .iter()
+        .take(ERASED_MAX)
+        .filter_map(|(subject, _)| UserId::new(subject.strip_prefix("u:")?).ok());
     let erased: Vec<UserId> = names.collect();
     if !erased.is_empty() {
-        send_contexts(&hub, &connection, &ContextPush { contexts: Vec::new(), erased }).await?;
+        send_contexts(
+            &hub,
+            &connection,
+            &ContextPush {
+                contexts: Vec::new(),
+                erased,
+            },
+        )
+        .await?;
     }
     let users = hub.pops.users(&pop, hub.now());
     for chunk in users.chunks(CONTEXTS_MAX) {
@@ -147,17 +175,37 @@ async fn first_contexts(hub: Arc<Hub>, connection: Connection, pop: Arc<str>) ->
     Ok(())
 }
 
-async fn send_contexts(hub: &Hub, connection: &Connection, push: &ContextPush) -> Result<(), WriteError> {
-    let Ok(bytes) = skerry_wire::encode(push) else { return Ok(()) };
+async fn send_contexts(
+    hub: &Hub,
+    connection: &Connection,
+    push: &ContextPush,
+) -> Result<(), WriteError> {
+    let Ok(bytes) = skerry_wire::encode(push) else {
+        return Ok(());
+    };
     let now = hub.now();
     let sha256 = Sha256::digest(&bytes).into();
-    let published = Published { kind: PushKind::Contexts, epoch: now, sha256, bytes: Bytes::from(bytes), made_ms: now };
+    let published = Published {
+        kind: PushKind::Contexts,
+        epoch: now,
+        sha256,
+        bytes: Bytes::from(bytes),
+        made_ms: now,
+    };
     send(hub, connection, &published, CONTEXTS_PRIORITY).await
 }
 
 /// One push on a stream of its own.
-async fn send(hub: &Hub, connection: &Connection, published: &Published, priority: i32) -> Result<(), WriteError> {
-    let mut stream = connection.open_uni().await.map_err(WriteError::ConnectionLost)?;
+async fn send(
+    hub: &Hub,
+    connection: &Connection,
+    published: &Published,
+    priority: i32,
+) -> Result<(), WriteError> {
+    let mut stream = connection
+        .open_uni()
+        .await
+        .map_err(WriteError::ConnectionLost)?;
     let _ = stream.set_priority(priority);
     let header = PushHeader {
         tenant: hub.tenant.clone(),
@@ -183,7 +231,9 @@ async fn send(hub: &Hub, connection: &Connection, published: &Published, priorit
     match tokio::time::timeout(patience, body).await {
         Ok(Err(WriteError::ConnectionLost(lost))) => return Err(WriteError::ConnectionLost(lost)),
         // A peer that stops one push, or takes too long over it, still gets the next.
-        Ok(Err(error)) => tracing::warn!(kind = published.kind.as_str(), %error, "a push was not taken"),
+        Ok(Err(error)) => {
+            tracing::warn!(kind = published.kind.as_str(), %error, "a push was not taken")
+        }
         Err(_) => {
             tracing::warn!(kind = published.kind.as_str(), "a push took too long");
             let _ = stream.reset(super::Close::TooSlow.code());

@@ -17,14 +17,24 @@ async fn peers_without_a_pop_certificate_of_ours_get_nothing() {
     // A foreign CA's client must trust our server to get as far as being refused.
     let cases = [
         ("no certificate", origin.certificates.client(None)),
-        ("role origin", origin.certificates.client(Some("skerry://local/origin/x"))),
-        ("no role", origin.certificates.client(Some("skerry://local"))),
+        (
+            "role origin",
+            origin.certificates.client(Some("skerry://local/origin/x")),
+        ),
+        (
+            "no role",
+            origin.certificates.client(Some("skerry://local")),
+        ),
         ("another CA", others.client(Some("skerry://local/pop/x"))),
     ];
     for (name, config) in cases {
         let endpoint = endpoint();
         let refused = async {
-            let connection = match endpoint.connect_with(config, addr, SERVER_NAME).unwrap().await {
+            let connection = match endpoint
+                .connect_with(config, addr, SERVER_NAME)
+                .unwrap()
+                .await
+            {
                 Ok(connection) => connection,
                 Err(_) => return true,
             };
@@ -32,9 +42,23 @@ async fn peers_without_a_pop_certificate_of_ours_get_nothing() {
             connection.closed().await;
             true
         };
-        assert!(tokio::time::timeout(Duration::from_secs(5), refused).await.unwrap_or(false), "{name}");
+        assert!(
+            tokio::time::timeout(Duration::from_secs(5), refused)
+                .await
+                .unwrap_or(false),
+            "{name}"
+        );
     }
-    assert!(origin.pop("p").await.ask(&ask(None, 5)).await.outcome.is_ok(), "others are served");
+    assert!(
+        origin
+            .pop("p")
+            .await
+            .ask(&ask(None, 5))
+            .await
+            .outcome
+            .is_ok(),
+        "others are served"
+    );
     origin.stop().await;
 }
 
@@ -43,16 +67,26 @@ async fn a_broken_control_stream_closes_its_connection_with_a_code() {
     let origin = Running::start().await;
     let large = u32::try_from(FRAME_BYTES_MAX + 1).unwrap().to_le_bytes();
     let cases: [(&str, Vec<u8>, u64); 5] = [
-        ("garbage", [&8u32.to_le_bytes()[..], b"garbage!"].concat(), 1),
+        (
+            "garbage",
+            [&8u32.to_le_bytes()[..], b"garbage!"].concat(),
+            1,
+        ),
         ("an empty frame", vec![0, 0, 0, 0], 1),
         ("a length beyond the limit", large.to_vec(), 2),
-        ("half a frame, then nothing", [&100u32.to_le_bytes()[..], b"half"].concat(), 3),
+        (
+            "half a frame, then nothing",
+            [&100u32.to_le_bytes()[..], b"half"].concat(),
+            3,
+        ),
         ("half a length, then nothing", vec![1], 3),
     ];
     for (name, bytes, code) in cases {
         let mut pop = origin.pop("p").await;
         pop.send.write_all(&bytes).await.unwrap();
-        let closed = tokio::time::timeout(Duration::from_secs(5), pop.connection.closed()).await.expect(name);
+        let closed = tokio::time::timeout(Duration::from_secs(5), pop.connection.closed())
+            .await
+            .expect(name);
         assert_eq!(closed_with(&closed), Some(code), "{name}: {closed}");
     }
     // Nothing at all is fine on a control stream once the greeting is over.
@@ -62,11 +96,23 @@ async fn a_broken_control_stream_closes_its_connection_with_a_code() {
     // But a connection must greet.
     let endpoint = endpoint();
     let config = origin.certificates.client(Some("skerry://local/pop/mute"));
-    let mute = endpoint.connect_with(config, origin.handle.quic_addr(), SERVER_NAME).unwrap().await.unwrap();
-    let closed = tokio::time::timeout(Duration::from_secs(5), mute.closed()).await.unwrap();
+    let mute = endpoint
+        .connect_with(config, origin.handle.quic_addr(), SERVER_NAME)
+        .unwrap()
+        .await
+        .unwrap();
+    let closed = tokio::time::timeout(Duration::from_secs(5), mute.closed())
+        .await
+        .unwrap();
     assert_eq!(closed_with(&closed), Some(3));
     let (_, _, metrics) = origin.http("GET", "/metrics", b"").await;
-    assert!(metrics.as_str().unwrap().contains("skerry_origin_breaches_total 6"), "{metrics}");
+    assert!(
+        metrics
+            .as_str()
+            .unwrap()
+            .contains("skerry_origin_breaches_total 6"),
+        "{metrics}"
+    );
     origin.stop().await;
 }
 
@@ -75,14 +121,20 @@ async fn a_broken_question_closes_only_its_stream() {
     let origin = Running::start().await;
     let pop = origin.pop("p").await;
     let cases: [(&str, Vec<u8>, u64); 3] = [
-        ("garbage", [&8u32.to_le_bytes()[..], b"garbage!"].concat(), 1),
+        (
+            "garbage",
+            [&8u32.to_le_bytes()[..], b"garbage!"].concat(),
+            1,
+        ),
         ("too large", u32::MAX.to_le_bytes().to_vec(), 2),
         ("stalled", vec![200, 0, 0, 0, 1, 2, 3], 3),
     ];
     for (name, bytes, code) in cases {
         let (mut send, mut recv) = pop.connection.open_bi().await.unwrap();
         send.write_all(&bytes).await.unwrap();
-        let read = tokio::time::timeout(Duration::from_secs(5), recv.read_to_end(1 << 20)).await.expect(name);
+        let read = tokio::time::timeout(Duration::from_secs(5), recv.read_to_end(1 << 20))
+            .await
+            .expect(name);
         match read {
             Err(quinn::ReadToEndError::Read(quinn::ReadError::Reset(reset))) => {
                 assert_eq!(reset.into_inner(), code, "{name}");

@@ -15,10 +15,21 @@ async fn a_pop_is_pushed_to_asks_and_delivers_once() {
     while kinds.len() < 5 {
         let (header, body) = pop.push().await;
         assert_eq!(header.sha256, <[u8; 32]>::from(sha2::Sha256::digest(&body)));
-        assert!(pop.welcome.current.contains(&(header.kind, header.epoch, header.sha256)));
+        assert!(
+            pop.welcome
+                .current
+                .contains(&(header.kind, header.epoch, header.sha256))
+        );
         match header.kind {
-            PushKind::Pool => pool_rows = skerry_wire::decode::<PoolBlob>(&body).unwrap().items.len(),
-            PushKind::Popular => assert!(!skerry_wire::decode::<PopularBlob>(&body).unwrap().lists[0].list.items.is_empty()),
+            PushKind::Pool => {
+                pool_rows = skerry_wire::decode::<PoolBlob>(&body).unwrap().items.len()
+            }
+            PushKind::Popular => assert!(
+                !skerry_wire::decode::<PopularBlob>(&body).unwrap().lists[0]
+                    .list
+                    .items
+                    .is_empty()
+            ),
             _ => {}
         }
         kinds.insert(header.kind);
@@ -31,7 +42,13 @@ async fn a_pop_is_pushed_to_asks_and_delivers_once() {
     let decided = answer.outcome.unwrap();
     assert!(decided.decision.candidates.len() >= 10);
     let context = decided.context.unwrap();
-    assert!(decided.decision.candidates.iter().all(|one| !context.has_seen(one.id.hash())));
+    assert!(
+        decided
+            .decision
+            .candidates
+            .iter()
+            .all(|one| !context.has_seen(one.id.hash()))
+    );
     assert_eq!(answer.stages.len(), 6);
 
     // An event counts once, whoever repeats it, and shows in the next answer.
@@ -42,14 +59,23 @@ async fn a_pop_is_pushed_to_asks_and_delivers_once() {
     pop.deliver(2, vec![like.clone(), like]).await;
     assert_eq!(origin.handle.events().unwrap(), before + 1);
     let answer = pop.ask(&ask(Some("1"), 10)).await.outcome.unwrap();
-    assert!(answer.decision.candidates.iter().all(|one| one.id != liked), "a liked item is gone");
+    assert!(
+        answer.decision.candidates.iter().all(|one| one.id != liked),
+        "a liked item is gone"
+    );
 
     // What has not been delivered yet counts as well.
     let pending = answer.decision.candidates[0].id.clone();
     let mut frame = ask(Some("1"), 10);
     frame.pending = vec![event("live-2", "1", pending.as_str(), 2_000_001)];
     let answer = pop.ask(&frame).await.outcome.unwrap();
-    assert!(answer.decision.candidates.iter().all(|one| one.id != pending));
+    assert!(
+        answer
+            .decision
+            .candidates
+            .iter()
+            .all(|one| one.id != pending)
+    );
 
     // The whole decision is explained.
     let path = format!("/v1/explain/{}", question.request_id);
@@ -62,41 +88,90 @@ async fn a_pop_is_pushed_to_asks_and_delivers_once() {
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    assert_eq!(explained["decision"]["outcome"]["decision_id"], decided.decision.id.to_string(), "{explained}");
+    assert_eq!(
+        explained["decision"]["outcome"]["decision_id"],
+        decided.decision.id.to_string(),
+        "{explained}"
+    );
     assert_eq!(explained["decision"]["features"][0]["status"], "PRESENT");
-    assert!(explained["decision"]["outcome"]["candidates"].as_array().unwrap().len() >= 10);
-    assert!(explained["decision"]["outcome"]["draw"]["seed"].as_u64().is_some());
+    assert!(
+        explained["decision"]["outcome"]["candidates"]
+            .as_array()
+            .unwrap()
+            .len()
+            >= 10
+    );
+    assert!(
+        explained["decision"]["outcome"]["draw"]["seed"]
+            .as_u64()
+            .is_some()
+    );
 
     // A hidden item: a new mask at once, and no answer has it.
     let hidden = decided.decision.candidates[1].id.clone();
     let asked = Instant::now();
-    let (status, _, _) = origin.http("PATCH", &format!("/v1/items/{hidden}"), br#"{"hidden":true}"#).await;
+    let (status, _, _) = origin
+        .http(
+            "PATCH",
+            &format!("/v1/items/{hidden}"),
+            br#"{"hidden":true}"#,
+        )
+        .await;
     assert_eq!(status, 200);
     let (header, mask) = pop.push_of(PushKind::Mask).await;
     let took = asked.elapsed();
-    let old = pop.welcome.current.iter().find(|(kind, _, _)| *kind == PushKind::Mask).unwrap().1;
+    let old = pop
+        .welcome
+        .current
+        .iter()
+        .find(|(kind, _, _)| *kind == PushKind::Mask)
+        .unwrap()
+        .1;
     assert!(header.epoch > old);
-    assert_eq!(skerry_wire::decode::<MaskBlob>(&mask).unwrap().entries[0].0, hidden.hash());
+    assert_eq!(
+        skerry_wire::decode::<MaskBlob>(&mask).unwrap().entries[0].0,
+        hidden.hash()
+    );
     println!("a takedown reached the PoP in {} ms", took.as_millis());
     assert!(took < Duration::from_secs(5));
     let answer = pop.ask(&ask(Some("1"), 50)).await.outcome.unwrap();
-    assert!(answer.decision.candidates.iter().all(|one| one.id != hidden));
+    assert!(
+        answer
+            .decision
+            .candidates
+            .iter()
+            .all(|one| one.id != hidden)
+    );
 
     // An erased user is forgotten here and there.
     let (status, _, receipt) = origin.http("DELETE", "/v1/users/1", b"").await;
     assert_eq!((status, receipt["events"].as_u64()), (200, Some(13)));
     assert_eq!(receipt["pops"], serde_json::json!(["p1"]));
     let (_, push) = pop.push_of(PushKind::Contexts).await;
-    assert_eq!(skerry_wire::decode::<ContextPush>(&push).unwrap().erased[0].as_str(), "1");
+    assert_eq!(
+        skerry_wire::decode::<ContextPush>(&push).unwrap().erased[0].as_str(),
+        "1"
+    );
     loop {
         if let Control::Invalidate { tags, .. } = pop.control().await {
             assert_eq!(&*tags[0], "user:u:1");
             break;
         }
     }
-    assert!(pop.ask(&ask(Some("1"), 10)).await.outcome.unwrap().context.is_none());
+    assert!(
+        pop.ask(&ask(Some("1"), 10))
+            .await
+            .outcome
+            .unwrap()
+            .context
+            .is_none()
+    );
     assert_eq!(origin.http("GET", "/v1/users/1", b"").await.0, 404);
-    assert_eq!(origin.http("GET", &path, b"").await.0, 404, "explanations too");
+    assert_eq!(
+        origin.http("GET", &path, b"").await.0,
+        404,
+        "explanations too"
+    );
     origin.stop().await;
 }
 
@@ -112,14 +187,24 @@ async fn contexts_come_back_to_a_pop_that_reconnects_and_spread_to_others() {
     a.deliver(1, vec![live]).await;
     let (_, push) = b.push_of(PushKind::Contexts).await;
     let push: ContextPush = skerry_wire::decode(&push).unwrap();
-    assert!(push.contexts[0].1.has_seen(ItemId::new("70").unwrap().hash()), "the other PoP hears of it");
+    assert!(
+        push.contexts[0]
+            .1
+            .has_seen(ItemId::new("70").unwrap().hash()),
+        "the other PoP hears of it"
+    );
     // A PoP that holds everything current is sent contexts only.
     let held = a.welcome.current.clone();
     drop(a);
     let again = Pop::connect(&origin.certificates, origin.handle.quic_addr(), "a", held).await;
     let (header, push) = again.push().await;
     assert_eq!(header.kind, PushKind::Contexts);
-    assert_eq!(skerry_wire::decode::<ContextPush>(&push).unwrap().contexts[0].0.as_str(), "5");
+    assert_eq!(
+        skerry_wire::decode::<ContextPush>(&push).unwrap().contexts[0]
+            .0
+            .as_str(),
+        "5"
+    );
     origin.stop().await;
 }
 
@@ -129,17 +214,29 @@ async fn questions_that_cannot_be_answered_are_refused_at_once() {
     let pop = origin.pop("p").await;
     let mut late = ask(Some("1"), 10);
     late.left_ms = 0;
-    assert_eq!(pop.ask(&late).await.outcome.unwrap_err().code, RefusalCode::Deadline);
+    assert_eq!(
+        pop.ask(&late).await.outcome.unwrap_err().code,
+        RefusalCode::Deadline
+    );
     let mut other = ask(Some("1"), 10);
     other.ask.tenant = skerry_types::TenantId::new("other").unwrap();
-    assert_eq!(pop.ask(&other).await.outcome.unwrap_err().code, RefusalCode::Bad);
+    assert_eq!(
+        pop.ask(&other).await.outcome.unwrap_err().code,
+        RefusalCode::Bad
+    );
     // One question holds the only place while it dawdles over its frame.
     let (mut slow, _recv) = pop.connection.open_bi().await.unwrap();
     slow.write_all(&[9]).await.unwrap();
     tokio::time::sleep(Duration::from_millis(50)).await;
-    assert_eq!(pop.ask(&ask(Some("1"), 10)).await.outcome.unwrap_err().code, RefusalCode::Overloaded);
+    assert_eq!(
+        pop.ask(&ask(Some("1"), 10)).await.outcome.unwrap_err().code,
+        RefusalCode::Overloaded
+    );
     tokio::time::sleep(Duration::from_millis(600)).await;
-    assert!(pop.ask(&ask(Some("1"), 10)).await.outcome.is_ok(), "the place is free again");
+    assert!(
+        pop.ask(&ask(Some("1"), 10)).await.outcome.is_ok(),
+        "the place is free again"
+    );
     origin.stop().await;
 }
 
@@ -151,7 +248,14 @@ async fn a_drain_says_so_and_finishes_what_is_in_flight() {
     let in_flight = futures_all(asks.iter().map(|frame| pop.ask(frame)));
     let answers = in_flight.await;
     assert!(answers.iter().all(|answer| answer.outcome.is_ok()));
-    write(&mut pop.send, &Control::Events { seq: 9, events: vec![event("last", "1", "3", 4_000_000)] }).await;
+    write(
+        &mut pop.send,
+        &Control::Events {
+            seq: 9,
+            events: vec![event("last", "1", "3", 4_000_000)],
+        },
+    )
+    .await;
     let stopping = tokio::spawn(origin.stop());
     let (mut drained, mut acked) = (false, false);
     while !(drained && acked) {

@@ -5,10 +5,14 @@ use bytes::Bytes;
 use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream, TransportConfig};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
 use skerry_types::{
-    Ask, Attributes, Event, EventId, EventKind, Hlc, Item, ItemId, Rights, TenantId, Uid, UserId, Value,
+    Ask, Attributes, Event, EventId, EventKind, Hlc, Item, ItemId, Rights, TenantId, Uid, UserId,
+    Value,
 };
 use skerry_wire::codec::Schema;
-use skerry_wire::frame::{ALPN, AnswerFrame, AskFrame, Control, Hello, PROTOCOL, PushHeader, PushKind, SERVER_NAME, Welcome};
+use skerry_wire::frame::{
+    ALPN, AnswerFrame, AskFrame, Control, Hello, PROTOCOL, PushHeader, PushKind, SERVER_NAME,
+    Welcome,
+};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -27,7 +31,11 @@ pub fn item(n: usize) -> Item {
         ("genre".into(), Value::List(vec![Value::text(genre)])),
         ("year".into(), Value::Int(1980 + n as i64 % 40)),
     ]);
-    Item { id: ItemId::new(&n.to_string()).unwrap(), attributes, rights: Rights::default() }
+    Item {
+        id: ItemId::new(&n.to_string()).unwrap(),
+        attributes,
+        rights: Rights::default(),
+    }
 }
 
 pub fn event(id: &str, user: &str, item: &str, at: u64) -> Event {
@@ -56,10 +64,19 @@ pub fn data(digest: u8, users: usize) -> Data {
     for user in 0..users {
         for step in 0..12 {
             let n = (user % 4 + 4 * ((user / 4 + step * 3) % (ITEMS / 4))) % ITEMS;
-            events.push(event(&format!("d:{user}:{n}"), &user.to_string(), &n.to_string(), 1_000_000 + 100 * step as u64));
+            events.push(event(
+                &format!("d:{user}:{n}"),
+                &user.to_string(),
+                &n.to_string(),
+                1_000_000 + 100 * step as u64,
+            ));
         }
     }
-    Data::Made { digest: [digest; 32], items: (0..ITEMS).map(item).collect(), events }
+    Data::Made {
+        digest: [digest; 32],
+        items: (0..ITEMS).map(item).collect(),
+        events,
+    }
 }
 
 pub struct Certificates {
@@ -70,16 +87,25 @@ impl Certificates {
     pub fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, "test CA");
-        Self { ca: CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap() }
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "test CA");
+        Self {
+            ca: CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap(),
+        }
     }
 
     /// Certificate and key in PEM.
     pub fn issue(&self, uri: &str, dns: &str) -> (String, String) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec![dns.to_owned()]).unwrap();
-        params.subject_alt_names.push(SanType::URI(uri.try_into().unwrap()));
-        (params.signed_by(&key, &self.ca).unwrap().pem(), key.serialize_pem())
+        params
+            .subject_alt_names
+            .push(SanType::URI(uri.try_into().unwrap()));
+        (
+            params.signed_by(&key, &self.ca).unwrap().pem(),
+            key.serialize_pem(),
+        )
     }
 
     pub fn write(&self, dir: &Path) {
@@ -105,12 +131,19 @@ impl Certificates {
             Some(uri) => {
                 let (certificate, key) = self.issue(uri, "pop.skerry");
                 let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
-                builder.with_client_auth_cert(chain, PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap()).unwrap()
+                builder
+                    .with_client_auth_cert(
+                        chain,
+                        PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap(),
+                    )
+                    .unwrap()
             }
             None => builder.with_no_client_auth(),
         };
         config.alpn_protocols = vec![ALPN.to_vec()];
-        let mut client = ClientConfig::new(Arc::new(quinn::crypto::rustls::QuicClientConfig::try_from(config).unwrap()));
+        let mut client = ClientConfig::new(Arc::new(
+            quinn::crypto::rustls::QuicClientConfig::try_from(config).unwrap(),
+        ));
         let mut transport = TransportConfig::default();
         transport.keep_alive_interval(Some(Duration::from_millis(500)));
         client.transport_config(Arc::new(transport));
@@ -129,7 +162,12 @@ pub struct Running {
 
 pub fn options(dir: &Path) -> Options {
     let mut options = Options::new(dir.join("state"), dir.join("keys"));
-    options.train.trees = 10;
+    // The least that makes a model: quality is tested where training lives.
+    options.train.trees = 2;
+    options.train.als.iterations = 2;
+    options.train.folds = 2;
+    options.train.fold_iterations = 1;
+    options.train.groups_max = 40;
     options.limits.frame_ms = 400;
     options.limits.drain_ms = 2_000;
     options
@@ -168,8 +206,17 @@ impl Running {
         let task = tokio::spawn(origin.run(async {
             let _ = stopped.await;
         }));
-        let running = Self { handle, dir, certificates, notes, stop: Some(stop), task: Some(task) };
-        tokio::time::timeout(Duration::from_secs(60), running.handle.started()).await.unwrap()?;
+        let running = Self {
+            handle,
+            dir,
+            certificates,
+            notes,
+            stop: Some(stop),
+            task: Some(task),
+        };
+        tokio::time::timeout(Duration::from_secs(60), running.handle.started())
+            .await
+            .unwrap()?;
         Ok(running)
     }
 
@@ -184,7 +231,12 @@ impl Running {
         Pop::connect(&self.certificates, self.handle.quic_addr(), name, vec![]).await
     }
 
-    pub async fn http(&self, method: &str, path: &str, body: &[u8]) -> (u16, String, serde_json::Value) {
+    pub async fn http(
+        &self,
+        method: &str,
+        path: &str,
+        body: &[u8],
+    ) -> (u16, String, serde_json::Value) {
         http(self.handle.admin_addr(), method, path, &[], body).await
     }
 }
@@ -203,15 +255,38 @@ pub struct Pop {
 }
 
 impl Pop {
-    pub async fn connect(certificates: &Certificates, addr: SocketAddr, name: &str, held: Vec<(PushKind, u64, [u8; 32])>) -> Self {
+    pub async fn connect(
+        certificates: &Certificates,
+        addr: SocketAddr,
+        name: &str,
+        held: Vec<(PushKind, u64, [u8; 32])>,
+    ) -> Self {
         let endpoint = endpoint();
         let config = certificates.client(Some(&format!("skerry://local/pop/{name}")));
-        let connection = endpoint.connect_with(config, addr, SERVER_NAME).unwrap().await.unwrap();
+        let connection = endpoint
+            .connect_with(config, addr, SERVER_NAME)
+            .unwrap()
+            .await
+            .unwrap();
         let (mut send, mut recv) = connection.open_bi().await.unwrap();
-        let hello = Hello { protocol: PROTOCOL, pop: name.into(), region: "local".into(), held, invalidated: 0 };
+        let hello = Hello {
+            protocol: PROTOCOL,
+            pop: name.into(),
+            region: "local".into(),
+            held,
+            invalidated: 0,
+        };
         write(&mut send, &Control::Hello(hello)).await;
-        let Control::Welcome(welcome) = read(&mut recv).await else { panic!("not a welcome") };
-        Self { connection, send, recv, welcome, _endpoint: endpoint }
+        let Control::Welcome(welcome) = read(&mut recv).await else {
+            panic!("not a welcome")
+        };
+        Self {
+            connection,
+            send,
+            recv,
+            welcome,
+            _endpoint: endpoint,
+        }
     }
 
     pub async fn ask(&self, frame: &AskFrame) -> AnswerFrame {
@@ -250,7 +325,9 @@ impl Pop {
             let body = stream.read_to_end(64 << 20).await.unwrap();
             (header, body)
         };
-        tokio::time::timeout(Duration::from_secs(10), accept).await.expect("a push within 10 s")
+        tokio::time::timeout(Duration::from_secs(10), accept)
+            .await
+            .expect("a push within 10 s")
     }
 
     /// The next push of a kind.
@@ -278,7 +355,9 @@ pub async fn read<T: Schema + serde::de::DeserializeOwned>(recv: &mut RecvStream
         recv.read_exact(&mut bytes).await.unwrap();
         skerry_wire::decode(&bytes).unwrap()
     };
-    tokio::time::timeout(Duration::from_secs(10), whole).await.expect("a frame within 10 s")
+    tokio::time::timeout(Duration::from_secs(10), whole)
+        .await
+        .expect("a frame within 10 s")
 }
 
 pub fn ask(user: Option<&str>, n: u64) -> AskFrame {
@@ -308,9 +387,18 @@ pub fn ask(user: Option<&str>, n: u64) -> AskFrame {
 }
 
 /// One request on a connection of its own: status, headers, body.
-pub async fn http(addr: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> (u16, String, serde_json::Value) {
+pub async fn http(
+    addr: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> (u16, String, serde_json::Value) {
     let mut stream = tokio::net::TcpStream::connect(addr).await.unwrap();
-    let mut head = format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
+    let mut head = format!(
+        "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n",
+        body.len()
+    );
     for (name, value) in headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
@@ -319,9 +407,19 @@ pub async fn http(addr: SocketAddr, method: &str, path: &str, headers: &[(&str, 
     // A server that refuses by the length may close before it has read the body.
     let _ = stream.write_all(body).await;
     let mut bytes = Vec::new();
-    let _ = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut bytes)).await.expect("an answer within 10 s");
+    let _ = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut bytes))
+        .await
+        .expect("an answer within 10 s");
     let text = String::from_utf8_lossy(&bytes).into_owned();
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
-    (status, head.to_ascii_lowercase(), serde_json::from_str(body).unwrap_or(serde_json::Value::String(body.to_owned())))
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok())
+        .unwrap_or(0);
+    (
+        status,
+        head.to_ascii_lowercase(),
+        serde_json::from_str(body).unwrap_or(serde_json::Value::String(body.to_owned())),
+    )
 }

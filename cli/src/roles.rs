@@ -49,6 +49,7 @@ pub fn stop_on_signal() -> anyhow::Result<CancellationToken> {
 
 /// Settings of an origin that every command takes alike.
 pub fn tune(options: &mut Options, settings: &Settings) -> anyhow::Result<()> {
+    options.explore = settings.parsed("origin.explore", None)?;
     options.pool_items = settings.parsed("origin.pool_items", None)?;
     options.fresh_active_ms = settings.parsed("limits.fresh_active_ms", None)?;
     options.fresh_idle_ms = settings.parsed("limits.fresh_idle_ms", None)?;

@@ -37,6 +37,7 @@ settings! {
     "origin.admin" "SKERRY_ADMIN" = "127.0.0.1:8081": "address of the origin's HTTP admin API",
     "origin.seed" "SKERRY_SEED" = "7": "seed of everything that training draws",
     "origin.pool_items" "SKERRY_POOL_ITEMS" = "10000": "items that PoPs can rank without the origin",
+    "origin.explore" "SKERRY_EXPLORE" = "true": "whether some slots are drawn by the bandit",
     "limits.fresh_active_ms" "SKERRY_FRESH_ACTIVE_MS" = "300000": "freshness of a cached answer for a user who acted lately",
     "limits.fresh_idle_ms" "SKERRY_FRESH_IDLE_MS" = "900000": "freshness of a cached answer for others",
     "limits.cache_bytes" "SKERRY_CACHE_BYTES" = "67108864": "bound of a PoP's response cache",

@@ -1,6 +1,7 @@
 //! Trains on the training part, asks the edge over HTTP for every user, and scores the answers.
 
 use crate::process::Process;
+use crate::ratings::Split;
 use crate::{binary, ratings};
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
@@ -14,6 +15,8 @@ pub struct Figures {
     pub users: usize,
     pub http_ndcg_at_10: f64,
     pub http_hr_at_10: f64,
+    /// The same with exploration off.
+    pub plain_ndcg_at_10: f64,
     pub eval_ndcg_at_10: f64,
     /// Share of the answers on the top rung.
     pub top_rung: f64,
@@ -22,79 +25,122 @@ pub struct Figures {
 }
 
 impl Figures {
-    /// What exploration (and everything else between the two) cost, as a share.
+    /// What exploration cost, as a share.
     #[must_use]
     pub fn cost(&self) -> f64 {
-        1.0 - self.http_ndcg_at_10 / self.eval_ndcg_at_10
+        1.0 - self.http_ndcg_at_10 / self.plain_ndcg_at_10
+    }
+
+    /// What a client sees with exploration off, as a share of what `skerry eval` says.
+    #[must_use]
+    pub fn kept(&self) -> f64 {
+        self.plain_ndcg_at_10 / self.eval_ndcg_at_10
     }
 
     #[must_use]
     pub fn to_json(&self) -> Value {
         json!({"users": self.users, "http_ndcg_at_10": self.http_ndcg_at_10, "http_hr_at_10": self.http_hr_at_10,
-            "eval_ndcg_at_10": self.eval_ndcg_at_10, "cost": self.cost(), "top_rung": self.top_rung, "causes": self.causes})
+            "plain_ndcg_at_10": self.plain_ndcg_at_10, "eval_ndcg_at_10": self.eval_ndcg_at_10, "kept": self.kept(), "cost": self.cost(), "top_rung": self.top_rung, "causes": self.causes})
     }
 }
 
 impl std::fmt::Display for Figures {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        writeln!(f, "users            {}", self.users)?;
+        writeln!(f, "users                      {}", self.users)?;
         writeln!(
             f,
-            "over HTTP        NDCG@10 {:.4}  HR@10 {:.3}",
+            "over HTTP                  NDCG@10 {:.4}  HR@10 {:.3}",
             self.http_ndcg_at_10, self.http_hr_at_10
         )?;
         writeln!(
             f,
-            "skerry eval      NDCG@10 {:.4}  (exploration off)",
+            "over HTTP, exploration off NDCG@10 {:.4}",
+            self.plain_ndcg_at_10
+        )?;
+        writeln!(
+            f,
+            "skerry eval                NDCG@10 {:.4}",
             self.eval_ndcg_at_10
         )?;
-        writeln!(f, "cost             {:.1} %", self.cost() * 100.0)?;
+        writeln!(f, "exploration costs          {:.1} %", self.cost() * 100.0)?;
         write!(
             f,
-            "on the top rung  {:.1} %, others {:?}",
+            "on the top rung            {:.1} %, others {:?}",
             self.top_rung * 100.0,
             self.causes
         )
     }
 }
 
+/// Answers over HTTP are averaged over so many draws of exploration.
+const DRAWS: usize = 5;
+
 /// Measures both on a MovieLens folder.
 pub async fn measure(data: &Path) -> anyhow::Result<Figures> {
     let folder = tempfile::tempdir()?;
     let split = ratings::leave_last_out(ratings::read(data)?);
+    ensure!(!split.held.is_empty(), "no users in {}", data.display());
     let train = folder.path().join("train");
     ratings::write(&train, &split.train, data)?;
-    let train = train.to_string_lossy();
-    let system = Process::start(
-        &["up", "--port", "0", "--data", &train],
-        &folder.path().join("state"),
-    )?;
+    let state = folder.path().join("state");
+    let args = ["up", "--port", "0", "--data", &train.to_string_lossy()];
+    let explored = {
+        let system = Process::start(&args, &state)?;
+        ask(&system, &split, DRAWS).await?
+    };
+    let off = [("SKERRY_EXPLORE".to_owned(), "false".to_owned())];
+    let plain = {
+        let system = Process::start_with(&args, &state, &off)?;
+        ask(&system, &split, 1).await?
+    };
+    Ok(Figures {
+        users: split.held.len(),
+        http_ndcg_at_10: explored.ndcg,
+        http_hr_at_10: explored.hits,
+        plain_ndcg_at_10: plain.ndcg,
+        eval_ndcg_at_10: eval(data)?,
+        top_rung: explored.top,
+        causes: explored.causes,
+    })
+}
+
+/// Means over users and draws.
+#[derive(Default)]
+struct Seen {
+    ndcg: f64,
+    hits: f64,
+    top: f64,
+    causes: BTreeMap<String, usize>,
+}
+
+/// Asks for every user, on a surface of its own for each draw, so that each is drawn anew.
+async fn ask(system: &Process, split: &Split, draws: usize) -> anyhow::Result<Seen> {
     let mut edge = system.client("edge")?;
-    let (mut ndcg, mut hits, mut top, mut causes) = (0.0, 0usize, 0usize, BTreeMap::new());
-    for (user, item) in &split.held {
-        let answer = edge
-            .get(&format!("/v1/recommend/{user}?n=10&budget_ms=1000"))
-            .await?;
-        ensure!(answer.status == 200, "user {user}: {}", answer.status);
-        let score = ratings::ndcg_at_10(&answer.ids(), item);
-        ndcg += score;
-        hits += usize::from(score > 0.0);
-        if answer.rung() == "full" {
-            top += 1;
-        } else {
-            *causes.entry(answer.cause()).or_default() += 1;
+    let mut seen = Seen::default();
+    let share = 1.0 / (split.held.len() * draws) as f64;
+    for draw in 0..draws {
+        for (user, item) in &split.held {
+            let target = format!("/v1/recommend/{user}?n=10&budget_ms=1000&surface=draw{draw}");
+            let answer = edge.get(&target).await?;
+            ensure!(answer.status == 200, "user {user}: {}", answer.status);
+            let score = ratings::ndcg_at_10(&answer.ids(), item);
+            seen.ndcg += share * score;
+            seen.hits += if score > 0.0 { share } else { 0.0 };
+            if answer.rung() == "full" {
+                seen.top += share;
+            } else {
+                *seen.causes.entry(answer.cause()).or_default() += 1;
+            }
         }
     }
-    let users = split.held.len();
-    ensure!(users > 0, "no users in {}", data.display());
-    Ok(Figures {
-        users,
-        http_ndcg_at_10: ndcg / users as f64,
-        http_hr_at_10: hits as f64 / users as f64,
-        eval_ndcg_at_10: eval(data)?,
-        top_rung: top as f64 / users as f64,
-        causes,
-    })
+    if !seen.causes.is_empty() {
+        eprintln!(
+            "below the top rung: {:?}; the last lines of the log:\n{}",
+            seen.causes,
+            system.tail()
+        );
+    }
+    Ok(seen)
 }
 
 /// NDCG@10 of `full` as `skerry eval` says.

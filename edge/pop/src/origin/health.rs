@@ -36,22 +36,33 @@ impl Health {
 
     pub fn plan(&mut self, user_hash: u64, left_ms: u32, connected: bool, pool: bool, roll: f64, now: Tick) -> Plan {
         let admit = if connected && self.breaker.open_to(now, user_hash) { Admit::Go } else { Admit::No };
-        let turned_away = self.frames.current(now).is_some_and(|(frame, _)| !frame.admits(user_hash));
-        let health = ladder::Health {
+        let mut health = ladder::Health {
             user_hash,
             connected,
             admit,
-            // Only calls that would be made count: an origin that takes nobody while it starts would
-            // else be throttled when it takes everybody.
-            throttled: admit == Admit::Go && !turned_away && !self.throttle.admits(now, roll),
-            turned_away,
+            throttled: false,
+            turned_away: self.frames.current(now).is_some_and(|(frame, _)| !frame.admits(user_hash)),
             origin_p50_ms: self.measured.p50_ms,
             shedding: self.ladder.shedding(),
             pool,
             // What is known of the user is the worker's to find out.
             context: true,
         };
+        let plan = self.ladder.plan(&health, left_ms, now);
+        // Only a call that would be made else is throttled, and only then counts as one that was
+        // wanted: what is turned away for other reasons, or shares another's call, is no demand. An
+        // origin that took nobody while it started would be throttled long after.
+        if !plan.ask_origin || roll >= self.throttle.reject_probability(now) {
+            return plan;
+        }
+        self.throttle.admits(now, roll);
+        health.throttled = true;
         self.ladder.plan(&health, left_ms, now)
+    }
+
+    /// A call is made.
+    pub fn asks(&mut self, now: Tick) {
+        self.throttle.admits(now, 1.0);
     }
 
     /// Takes a call's end in; the breaker's new state where it changed.

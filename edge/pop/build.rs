@@ -9,7 +9,10 @@ fn main() {
     println!("cargo::rerun-if-changed=../../wit/edge.wit");
     println!("cargo::rerun-if-env-changed=SKERRY_WORKER");
     let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default()).join("worker.rs");
-    let code = match env::var("SKERRY_WORKER").ok().filter(|path| !path.is_empty()) {
+    let code = match env::var("SKERRY_WORKER")
+        .ok()
+        .filter(|path| !path.is_empty())
+    {
         Some(path) => {
             println!("cargo::rerun-if-changed={path}");
             format!("Some(include_bytes!({path:?}))")

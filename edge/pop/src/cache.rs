@@ -47,7 +47,11 @@ pub struct Entry {
 
 impl Entry {
     fn weight(&self) -> u32 {
-        let bodies: usize = self.rendered.iter().map(|r| r.bytes.len() + r.head.len() + 128).sum();
+        let bodies: usize = self
+            .rendered
+            .iter()
+            .map(|r| r.bytes.len() + r.head.len() + 128)
+            .sum();
         let bytes = self.key.len() + self.decision.len() + bodies + ENTRY_OVERHEAD_BYTES;
         u32::try_from(bytes).unwrap_or(u32::MAX)
     }
@@ -55,7 +59,9 @@ impl Entry {
     /// The body for exactly this, inside its time.
     #[must_use]
     pub fn rendered(&self, render: u64, context_version: u64, now: Millis) -> Option<&Rendered> {
-        let fits = |r: &&Rendered| r.render == render && r.context_version == context_version && now < r.until;
+        let fits = |r: &&Rendered| {
+            r.render == render && r.context_version == context_version && now < r.until
+        };
         self.rendered.iter().find(fits)
     }
 }
@@ -94,7 +100,10 @@ impl ResponseCache {
             soft_floor: AtomicU64::new(0),
             tags: std::array::from_fn(|_| Mutex::new(HashMap::new())),
         };
-        Self { entries, purges: Arc::new(purges) }
+        Self {
+            entries,
+            purges: Arc::new(purges),
+        }
     }
 
     #[must_use]
@@ -121,19 +130,32 @@ impl ResponseCache {
         (expires, stale_until): (Millis, Millis),
         began: PurgeMark,
     ) {
-        let tags: Box<[u64]> = tags.iter().map(|tag| xxh3_64(tag.as_ref().as_bytes())).collect();
+        let tags: Box<[u64]> = tags
+            .iter()
+            .map(|tag| xxh3_64(tag.as_ref().as_bytes()))
+            .collect();
         if self.purges.hit(&tags, began.0) {
             return;
         }
-        let entry =
-            Entry { key: key.into(), decision, expires, stale_until, tags, made_at: began.0, rendered: Vec::new() };
+        let entry = Entry {
+            key: key.into(),
+            decision,
+            expires,
+            stale_until,
+            tags,
+            made_at: began.0,
+            rendered: Vec::new(),
+        };
         self.entries.insert(xxh3_128(key), Arc::new(entry));
     }
 
     /// Keeps a body beside the decision that it was rendered from; where that has gone, nothing.
     pub fn keep(&self, key: &[u8], body: &Rendered) {
         self.entries.entry(xxh3_128(key)).and_compute_with(|held| {
-            let Some(held) = held.map(moka::Entry::into_value).filter(|held| *held.key == *key) else {
+            let Some(held) = held
+                .map(moka::Entry::into_value)
+                .filter(|held| *held.key == *key)
+            else {
                 return Op::Nop;
             };
             let mut rendered = held.rendered.clone();
@@ -190,7 +212,12 @@ impl Purges {
 
     fn hit(&self, tags: &[u64], made_at: u64) -> bool {
         made_at < self.floor.load(Ordering::Acquire)
-            || tags.iter().any(|tag| self.shard(*tag).lock().get(tag).is_some_and(|purged| made_at < *purged))
+            || tags.iter().any(|tag| {
+                self.shard(*tag)
+                    .lock()
+                    .get(tag)
+                    .is_some_and(|purged| made_at < *purged)
+            })
     }
 }
 
@@ -201,7 +228,13 @@ mod tests {
     const NOW: Millis = 1_000;
 
     fn stored(cache: &ResponseCache, key: &[u8], tags: &[&str]) {
-        cache.store(key, tags, Bytes::from_static(b"decision"), (2_000, 3_000), cache.mark());
+        cache.store(
+            key,
+            tags,
+            Bytes::from_static(b"decision"),
+            (2_000, 3_000),
+            cache.mark(),
+        );
     }
 
     fn body(render: u64, context_version: u64) -> Rendered {
@@ -243,9 +276,18 @@ mod tests {
         stored(&cache, b"a", &["user:1"]);
         cache.keep(b"a", &body(1, 1));
         let (entry, stale) = cache.get(b"a").unwrap();
-        let cases = [(1, 1, NOW, true), (2, 1, NOW, false), (1, 2, NOW, false), (1, 1, 2_000, false)];
+        let cases = [
+            (1, 1, NOW, true),
+            (2, 1, NOW, false),
+            (1, 2, NOW, false),
+            (1, 1, 2_000, false),
+        ];
         for (render, version, now, want) in cases {
-            assert_eq!(entry.rendered(render, version, now).is_some(), want, "{render} {version} {now}");
+            assert_eq!(
+                entry.rendered(render, version, now).is_some(),
+                want,
+                "{render} {version} {now}"
+            );
         }
         assert!(!stale);
         for render in 0..10 {
@@ -271,16 +313,30 @@ mod tests {
         for n in 0..PURGES_MAX + PURGES_MAX / 4 {
             cache.purge(&format!("user:{n}"));
         }
-        let held: usize = cache.purges.tags.iter().map(|shard| shard.lock().len()).sum();
+        let held: usize = cache
+            .purges
+            .tags
+            .iter()
+            .map(|shard| shard.lock().len())
+            .sum();
         assert!(held <= PURGES_MAX);
-        assert!(cache.get(b"a").is_none(), "what cannot be told apart any more is dropped");
+        assert!(
+            cache.get(b"a").is_none(),
+            "what cannot be told apart any more is dropped"
+        );
     }
 
     #[test]
     fn bytes_are_bounded() {
         let cache = ResponseCache::new(64 << 10);
         for n in 0u32..1_000 {
-            cache.store(&n.to_le_bytes(), &[""; 0], Bytes::from(vec![0; 1_000]), (2_000, 3_000), cache.mark());
+            cache.store(
+                &n.to_le_bytes(),
+                &[""; 0],
+                Bytes::from(vec![0; 1_000]),
+                (2_000, 3_000),
+                cache.mark(),
+            );
         }
         cache.entries.run_pending_tasks();
         assert!(cache.size().0 <= 64 << 10);

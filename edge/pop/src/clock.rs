@@ -14,7 +14,9 @@ pub struct Clock {
 impl Clock {
     #[must_use]
     pub fn start() -> Self {
-        Self { start: Instant::now() }
+        Self {
+            start: Instant::now(),
+        }
     }
 
     #[must_use]
@@ -23,9 +25,14 @@ impl Clock {
     }
 
     #[must_use]
-    #[expect(clippy::disallowed_methods, reason = "the adapter that reads the wall clock")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the adapter that reads the wall clock"
+    )]
     pub fn now_ms() -> Millis {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         hastened(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
     }
 }
@@ -43,7 +50,9 @@ fn hastened(real_ms: Millis) -> Millis {
         Some((base.parse().ok()?, speed.parse().ok()?))
     });
     match *clock {
-        Some((base, speed)) => base.saturating_add(real_ms.saturating_sub(base).saturating_mul(speed)),
+        Some((base, speed)) => {
+            base.saturating_add(real_ms.saturating_sub(base).saturating_mul(speed))
+        }
         None => real_ms,
     }
 }
@@ -54,7 +63,10 @@ pub fn fill_random(bytes: &mut [u8]) {
     if SecureRandom::fill(provider.secure_random, bytes).is_err() {
         // Without the system's source nothing here is secret, but requests still differ.
         let now = Clock::now_ms().to_le_bytes();
-        bytes.iter_mut().zip(now.iter().cycle()).for_each(|(byte, seed)| *byte = *seed);
+        bytes
+            .iter_mut()
+            .zip(now.iter().cycle())
+            .for_each(|(byte, seed)| *byte = *seed);
     }
 }
 

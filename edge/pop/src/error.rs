@@ -6,7 +6,9 @@ use std::path::PathBuf;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("no worker in this build: build with `cargo xtask build`, or name a component with --worker PATH")]
+    #[error(
+        "no worker in this build: build with `cargo xtask build`, or name a component with --worker PATH"
+    )]
     NoWorker,
     #[error("the worker at {path} cannot be read")]
     WorkerFile {
@@ -16,7 +18,9 @@ pub enum Error {
     },
     #[error("the worker does not start: {0:#}")]
     Worker(#[from] wasmtime::Error),
-    #[error("{addr} is not a loopback address and there is no API key: set --keys DIR (SKERRY_KEYS) to a folder made by `skerry keys new DIR`, or listen on 127.0.0.1")]
+    #[error(
+        "{addr} is not a loopback address and there is no API key: set --keys DIR (SKERRY_KEYS) to a folder made by `skerry keys new DIR`, or listen on 127.0.0.1"
+    )]
     Unprotected { addr: SocketAddr },
     #[error("cannot listen on {addr}")]
     Listen {
@@ -24,12 +28,20 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
-    #[error("an origin is named but no keys: set --keys DIR (SKERRY_KEYS) to a folder made by `skerry keys new DIR`")]
+    #[error(
+        "an origin is named but no keys: set --keys DIR (SKERRY_KEYS) to a folder made by `skerry keys new DIR`"
+    )]
     NoKeys,
     #[error("the key file {path} is not usable: {detail}")]
     Keys { path: PathBuf, detail: String },
-    #[error("the state at {path} has format {found}, this program knows {known}: use a newer program, or another --state")]
-    Newer { path: PathBuf, found: u32, known: u32 },
+    #[error(
+        "the state at {path} has format {found}, this program knows {known}: use a newer program, or another --state"
+    )]
+    Newer {
+        path: PathBuf,
+        found: u32,
+        known: u32,
+    },
     #[error("the state at {path} cannot be used")]
     State {
         path: PathBuf,

@@ -10,15 +10,23 @@ pub const FORMAT: u32 = 1;
 
 /// Makes the state folder where it is missing and checks its format.
 pub fn open_state(dir: &Path) -> Result<(), Error> {
-    let state = |source| Error::State { path: dir.to_owned(), source };
+    let state = |source| Error::State {
+        path: dir.to_owned(),
+        source,
+    };
     make_private(dir).map_err(state)?;
     let file = dir.join("FORMAT");
     match fs::read_to_string(&file) {
         Ok(text) => {
-            let unreadable = || io::Error::new(io::ErrorKind::InvalidData, "FORMAT is not a number");
+            let unreadable =
+                || io::Error::new(io::ErrorKind::InvalidData, "FORMAT is not a number");
             let found: u32 = text.trim().parse().map_err(|_| state(unreadable()))?;
             if found > FORMAT {
-                return Err(Error::Newer { path: dir.to_owned(), found, known: FORMAT });
+                return Err(Error::Newer {
+                    path: dir.to_owned(),
+                    found,
+                    known: FORMAT,
+                });
             }
             Ok(())
         }
@@ -32,7 +40,10 @@ pub fn open_state(dir: &Path) -> Result<(), Error> {
 /// A folder that only its owner may enter.
 pub fn make_private(dir: &Path) -> io::Result<()> {
     use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)?;
     fs::set_permissions(dir, fs::Permissions::from_mode(0o700))
 }
 
@@ -74,7 +85,10 @@ mod tests {
         open_state(dir.path()).unwrap();
         open_state(dir.path()).unwrap();
         fs::write(dir.path().join("FORMAT"), "2\n").unwrap();
-        assert_eq!(open_state(dir.path()).unwrap_err().code(), "pop_state_newer");
+        assert_eq!(
+            open_state(dir.path()).unwrap_err().code(),
+            "pop_state_newer"
+        );
         fs::write(dir.path().join("FORMAT"), "two").unwrap();
         assert_eq!(open_state(dir.path()).unwrap_err().code(), "pop_state");
     }

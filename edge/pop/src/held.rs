@@ -98,8 +98,12 @@ impl Popular {
     /// The list for surface and locale, else for either, else for everything.
     #[must_use]
     pub fn list(&self, surface: &str, locale: &str) -> Option<&Bytes> {
-        let get = |surface: &str, locale: &str| self.lists.get(&(Box::from(surface), Box::from(locale)));
-        get(surface, locale).or_else(|| get(surface, "")).or_else(|| get("", locale)).or_else(|| get("", ""))
+        let get =
+            |surface: &str, locale: &str| self.lists.get(&(Box::from(surface), Box::from(locale)));
+        get(surface, locale)
+            .or_else(|| get(surface, ""))
+            .or_else(|| get("", locale))
+            .or_else(|| get("", ""))
     }
 }
 
@@ -183,8 +187,12 @@ impl Held {
         Ok(held)
     }
 
-    /// Checks a push and, where it is good, uses it and keeps it. Blocks on the disk.
+    /// Checks a push and, where it is good, uses it and keeps it. What is held already is no fault.
+    /// Blocks on the disk.
     pub fn push(&self, header: &PushHeader, body: Bytes, now: Millis) -> Result<(), Refused> {
+        if self.writer.lock().get(&header.kind) == Some(&(header.epoch, header.sha256)) {
+            return Ok(());
+        }
         let bytes = body.clone();
         self.install(header, body, now)?;
         if let Some(dir) = &self.dir {
@@ -199,7 +207,12 @@ impl Held {
         Ok(())
     }
 
-    fn install(&self, header: &PushHeader, body: impl Into<Bytes>, now: Millis) -> Result<(), Refused> {
+    fn install(
+        &self,
+        header: &PushHeader,
+        body: impl Into<Bytes>,
+        now: Millis,
+    ) -> Result<(), Refused> {
         let body = body.into();
         if header.tenant != TenantId::default() {
             return Err(Refused::Tenant);
@@ -222,7 +235,10 @@ impl Held {
 
     fn apply(&self, snapshot: &mut Snapshot, epoch: u64, checked: Checked) {
         match checked {
-            Checked::Config(config) => self.local.install(snapshot, epoch.saturating_add(1), config),
+            Checked::Config(config) => {
+                self.local
+                    .install(snapshot, epoch.saturating_add(1), config)
+            }
             Checked::Pool(pool) => snapshot.pool = Some(pool),
             Checked::Popular(popular) => snapshot.popular = Some(popular),
             Checked::Mask(mask) => (snapshot.mask, snapshot.mask_epoch) = (mask, epoch),
@@ -259,8 +275,12 @@ impl Held {
     /// What to tell the origin, so that it is not sent again.
     #[must_use]
     pub fn inventory(&self) -> Vec<(PushKind, u64, [u8; 32])> {
-        let mut all: Vec<_> =
-            self.writer.lock().iter().map(|(kind, (epoch, sha256))| (*kind, *epoch, *sha256)).collect();
+        let mut all: Vec<_> = self
+            .writer
+            .lock()
+            .iter()
+            .map(|(kind, (epoch, sha256))| (*kind, *epoch, *sha256))
+            .collect();
         all.sort_unstable();
         all
     }
@@ -284,7 +304,10 @@ impl Snapshot {
             return vec![0; hashes.len()];
         }
         let country = skerry_types::Country::parse(country);
-        hashes.iter().map(|hash| u8::from(self.mask.forbids(ItemHash(*hash), now, country))).collect()
+        hashes
+            .iter()
+            .map(|hash| u8::from(self.mask.forbids(ItemHash(*hash), now, country)))
+            .collect()
     }
 }
 
@@ -295,9 +318,14 @@ fn file_of(dir: &Path, kind: PushKind) -> PathBuf {
 /// A held file is the header's length, the header, and the body.
 fn split_file(bytes: &[u8]) -> Option<(PushHeader, Bytes)> {
     let (length, rest) = bytes.split_first_chunk::<4>()?;
-    let length = usize::try_from(u32::from_le_bytes(*length)).ok().filter(|length| *length <= HEADER_BYTES_MAX)?;
+    let length = usize::try_from(u32::from_le_bytes(*length))
+        .ok()
+        .filter(|length| *length <= HEADER_BYTES_MAX)?;
     let (header, body) = rest.split_at_checked(length)?;
-    Some((decode::<PushHeader>(header).ok()?, Bytes::copy_from_slice(body)))
+    Some((
+        decode::<PushHeader>(header).ok()?,
+        Bytes::copy_from_slice(body),
+    ))
 }
 
 /// The blob that a PoP uses until the origin has pushed one.

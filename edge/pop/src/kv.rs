@@ -58,7 +58,8 @@ impl Kv {
             .max_capacity(bytes_max)
             .eviction_policy(EvictionPolicy::lru())
             .weigher(|key: &Arc<str>, value: &Versioned| {
-                u32::try_from(key.len() + value.bytes.len() + ENTRY_OVERHEAD_BYTES).unwrap_or(u32::MAX)
+                u32::try_from(key.len() + value.bytes.len() + ENTRY_OVERHEAD_BYTES)
+                    .unwrap_or(u32::MAX)
             })
             .eviction_listener(move |key: Arc<Arc<str>>, _, cause| {
                 if cause != RemovalCause::Replaced {
@@ -66,7 +67,12 @@ impl Kv {
                 }
             })
             .build();
-        Self { values, version: Arc::new(AtomicU64::new(1)), dirty, disk: None }
+        Self {
+            values,
+            version: Arc::new(AtomicU64::new(1)),
+            dirty,
+            disk: None,
+        }
     }
 
     /// Opens the copy on disk and loads what it has. A copy that cannot be read is set aside; the
@@ -75,17 +81,28 @@ impl Kv {
         let (disk, corrupt) = match open_disk(dir) {
             Ok(disk) => (disk, false),
             Err(_) if dir.exists() => {
-                let state = |source| Error::State { path: dir.to_owned(), source };
+                let state = |source| Error::State {
+                    path: dir.to_owned(),
+                    source,
+                };
                 crate::files::set_aside(dir).map_err(state)?;
-                (open_disk(dir).map_err(|error| store_error(dir, &error))?, true)
+                (
+                    open_disk(dir).map_err(|error| store_error(dir, &error))?,
+                    true,
+                )
             }
             Err(error) => return Err(store_error(dir, &error)),
         };
         let mut kv = Self::in_memory(bytes_max);
         for row in disk.contexts.iter() {
-            let Ok((key, value)) = row.into_inner() else { continue };
+            let Ok((key, value)) = row.into_inner() else {
+                continue;
+            };
             if let Ok(key) = std::str::from_utf8(&key) {
-                let value = Versioned { bytes: Bytes::copy_from_slice(&value), version: kv.next_version() };
+                let value = Versioned {
+                    bytes: Bytes::copy_from_slice(&value),
+                    version: kv.next_version(),
+                };
                 kv.values.insert(Arc::from(key), value);
             }
         }
@@ -109,17 +126,26 @@ impl Kv {
         if bytes.len() > VALUE_BYTES_MAX {
             return None;
         }
-        self.update(key, |held| (held.map_or(0, |held| held.version) == expected).then_some(bytes))
+        self.update(key, |held| {
+            (held.map_or(0, |held| held.version) == expected).then_some(bytes)
+        })
     }
 
     /// Writes what `change` makes of the value held, where it makes anything. One key's changes are
     /// serialised.
-    pub fn update(&self, key: &str, change: impl FnOnce(Option<&Versioned>) -> Option<Bytes>) -> Option<u64> {
+    pub fn update(
+        &self,
+        key: &str,
+        change: impl FnOnce(Option<&Versioned>) -> Option<Bytes>,
+    ) -> Option<u64> {
         let key: Arc<str> = Arc::from(key);
         let done = self.values.entry_by_ref(&key).and_compute_with(|held| {
             let held = held.map(moka::Entry::into_value);
             match change(held.as_ref()) {
-                Some(bytes) => Op::Put(Versioned { bytes, version: self.next_version() }),
+                Some(bytes) => Op::Put(Versioned {
+                    bytes,
+                    version: self.next_version(),
+                }),
                 None => Op::Nop,
             }
         });
@@ -155,7 +181,9 @@ impl Kv {
                 None => batch.remove(&disk.contexts, key.as_bytes()),
             }
         }
-        let written = batch.commit().and_then(|()| disk.database.persist(fjall::PersistMode::Buffer));
+        let written = batch
+            .commit()
+            .and_then(|()| disk.database.persist(fjall::PersistMode::Buffer));
         if let Err(error) = written {
             self.dirty.lock().extend(keys);
             return Err(error.to_string());
@@ -179,7 +207,10 @@ fn open_disk(dir: &Path) -> fjall::Result<Disk> {
 }
 
 fn store_error(dir: &Path, error: &fjall::Error) -> Error {
-    Error::Store { path: dir.to_owned(), detail: error.to_string() }
+    Error::Store {
+        path: dir.to_owned(),
+        detail: error.to_string(),
+    }
 }
 
 #[cfg(test)]
@@ -190,14 +221,21 @@ mod tests {
     fn compare_and_swap_by_version() {
         let kv = Kv::in_memory(1 << 20);
         let first = kv.put("a", Bytes::from_static(b"1"), 0).unwrap();
-        assert_eq!(kv.put("a", Bytes::from_static(b"2"), 0), None, "there is one already");
+        assert_eq!(
+            kv.put("a", Bytes::from_static(b"2"), 0),
+            None,
+            "there is one already"
+        );
         let second = kv.put("a", Bytes::from_static(b"2"), first).unwrap();
         assert!(second > first && kv.put("a", Bytes::new(), first).is_none());
         kv.remove("a");
         assert_eq!(kv.version("a"), 0);
         let third = kv.put("a", Bytes::from_static(b"3"), 0).unwrap();
         assert!(third > second, "versions are never used twice");
-        assert_eq!(kv.put("b", Bytes::from(vec![0; VALUE_BYTES_MAX + 1]), 0), None);
+        assert_eq!(
+            kv.put("b", Bytes::from(vec![0; VALUE_BYTES_MAX + 1]), 0),
+            None
+        );
     }
 
     #[test]

@@ -9,11 +9,13 @@ use crate::clock::{Clock, Entropy};
 use crate::native::{self, Native};
 use crate::shared::Shared;
 use crate::worker::{INSTANCES_MAX, Instances, Worker, WorkerError};
-use crate::world::skerry::edge::types::{Body as WitBody, Epochs, Method, Note, Request, Response as WitResponse};
+use crate::world::skerry::edge::types::{
+    Body as WitBody, Epochs, Method, Note, Request, Response as WitResponse,
+};
 use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body as _, Incoming};
 use hyper::rt::Executor;
 use hyper::service::service_fn;
@@ -36,6 +38,10 @@ use tokio_util::sync::CancellationToken;
 const HEAD_MS_MAX: u64 = 30_000;
 /// A request's body must be there within this, in milliseconds.
 const BODY_MS_MAX: u64 = 10_000;
+/// Of a body that is too large so much is read and dropped, so that its sender reads our answer and not
+/// a reset; in bytes, and in milliseconds.
+const DISCARD_BYTES_MAX: usize = 16 << 20;
+const DISCARD_MS_MAX: u64 = 2_000;
 /// Concurrent streams of one HTTP/2 connection, at most.
 const STREAMS_MAX: u32 = 64;
 /// Connections on their way to a thread, at most.
@@ -43,8 +49,16 @@ const HANDOVER_MAX: usize = 1_024;
 /// Headers that the core reads.
 const HEADERS: [&str; 4] = ["x-api-key", "authorization", "content-type", "traceparent"];
 /// Where platforms put the caller's country, and what the core calls it.
-const COUNTRY_HEADERS: [&str; 3] = ["cf-ipcountry", "cloudfront-viewer-country", "x-vercel-ip-country"];
+const COUNTRY_HEADERS: [&str; 3] = [
+    "cf-ipcountry",
+    "cloudfront-viewer-country",
+    "x-vercel-ip-country",
+];
 const COUNTRY: &str = "x-skerry-country";
+const RUNG: HeaderName = HeaderName::from_static("x-skerry-rung");
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Renders `/metrics`.
 pub type MetricsText = Arc<dyn Fn() -> String + Send + Sync>;
@@ -73,34 +87,42 @@ pub fn start(number: usize, setup: Setup) -> std::io::Result<Thread> {
     let (connections, mut queue) = mpsc::channel::<TcpStream>(HANDOVER_MAX);
     let load = Arc::new(AtomicUsize::new(0));
     let count = load.clone();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let handle = std::thread::Builder::new().name(format!("skerry-http-{number}")).spawn(move || {
-        let local = tokio::task::LocalSet::new();
-        let serving = async move {
-            let drain = setup.drain.clone();
-            let instances = INSTANCES_MAX.div_ceil(setup.threads.max(1));
-            let server = Rc::new(Server {
-                instances: Instances::new(setup.worker, setup.shared.clone(), instances),
-                shared: setup.shared,
-                metrics: setup.metrics,
-                loopback: setup.loopback,
-                entropy: RefCell::new(Entropy::new()),
-            });
-            let mut running = tokio::task::JoinSet::new();
-            while let Some(stream) = queue.recv().await {
-                while running.try_join_next().is_some() {}
-                let (server, drain) = (server.clone(), drain.clone());
-                let served = Counted(count.clone());
-                running.spawn_local(async move {
-                    connection(server, stream, drain).await;
-                    drop(served);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let handle = std::thread::Builder::new()
+        .name(format!("skerry-http-{number}"))
+        .spawn(move || {
+            let local = tokio::task::LocalSet::new();
+            let serving = async move {
+                let drain = setup.drain.clone();
+                let instances = INSTANCES_MAX.div_ceil(setup.threads.max(1));
+                let server = Rc::new(Server {
+                    instances: Instances::new(setup.worker, setup.shared.clone(), instances),
+                    shared: setup.shared,
+                    metrics: setup.metrics,
+                    loopback: setup.loopback,
+                    entropy: RefCell::new(Entropy::new()),
                 });
-            }
-            while running.join_next().await.is_some() {}
-        };
-        runtime.block_on(local.run_until(serving));
-    })?;
-    Ok(Thread { connections, load, handle })
+                let mut running = tokio::task::JoinSet::new();
+                while let Some(stream) = queue.recv().await {
+                    while running.try_join_next().is_some() {}
+                    let (server, drain) = (server.clone(), drain.clone());
+                    let served = Counted(count.clone());
+                    running.spawn_local(async move {
+                        connection(server, stream, drain).await;
+                        drop(served);
+                    });
+                }
+                while running.join_next().await.is_some() {}
+            };
+            runtime.block_on(local.run_until(serving));
+        })?;
+    Ok(Thread {
+        connections,
+        load,
+        handle,
+    })
 }
 
 /// One connection less when it goes.
@@ -123,7 +145,9 @@ impl<F: Future + 'static> Executor<F> for OnThisThread {
 }
 
 async fn connection(server: Rc<Server>, stream: TcpStream, drain: CancellationToken) {
-    let Ok(stream) = tokio::net::TcpStream::from_std(stream) else { return };
+    let Ok(stream) = tokio::net::TcpStream::from_std(stream) else {
+        return;
+    };
     let mut builder = auto::Builder::new(OnThisThread);
     builder
         .http1()
@@ -175,12 +199,18 @@ impl Server {
             Err(problem) => {
                 let id = Uid::v7(now_ms, u128::from(entropy.0) << 64 | u128::from(entropy.1));
                 let mut response = plain(native::problem(&problem, id), &self.shared, started.0);
-                // What is left of the body is not read.
-                response.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("close"));
+                // What may be left of the body is not read.
+                response
+                    .headers_mut()
+                    .insert(http::header::CONNECTION, HeaderValue::from_static("close"));
                 return response;
             }
         };
-        let target = head.uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
+        let target = head
+            .uri
+            .path_and_query()
+            .map_or("/", |target| target.as_str())
+            .to_owned();
         let request = Request {
             method: method(&head.method),
             target,
@@ -201,7 +231,11 @@ impl Server {
                 };
                 tracing::error!(why, error, "the worker failed, the host answers");
                 self.shared.meter.worker_failed(why);
-                plain(native::answer(&self.shared, request).await, &self.shared, started.0)
+                plain(
+                    native::answer(&self.shared, request).await,
+                    &self.shared,
+                    started.0,
+                )
             }
         }
     }
@@ -221,7 +255,12 @@ impl Server {
     }
 
     /// From the worker's response to bytes; bodies that it refers to or wants kept are the cache's.
-    fn deliver(&self, response: WitResponse, found: Option<Rendered>, started_us: u64) -> Response<Full<Bytes>> {
+    fn deliver(
+        &self,
+        response: WitResponse,
+        found: Option<Rendered>,
+        started_us: u64,
+    ) -> Response<Full<Bytes>> {
         let body = match response.body {
             WitBody::Inline(bytes) => Bytes::from(bytes),
             WitBody::Keep(keep) => {
@@ -250,7 +289,9 @@ impl Server {
             }
         };
         let mut out = Response::new(Full::new(body));
-        *out.status_mut() = StatusCode::from_u16(response.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        out.headers_mut().reserve(response.headers.len() + 1);
+        *out.status_mut() =
+            StatusCode::from_u16(response.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         for (name, value) in response.headers {
             put_header(out.headers_mut(), name.as_bytes(), value);
         }
@@ -273,14 +314,30 @@ impl Server {
             return None;
         }
         let (status, kind, text) = match path {
-            "/healthz" => (StatusCode::OK, "application/json", r#"{"status":"ok"}"#.to_owned()),
+            "/healthz" => (
+                StatusCode::OK,
+                "application/json",
+                r#"{"status":"ok"}"#.to_owned(),
+            ),
             "/readyz" => {
                 let missing = self.shared.missing();
-                let list = missing.iter().map(|what| format!("\"{what}\"")).collect::<Vec<_>>().join(",");
-                let origin = if self.shared.origin.is_connected() { "connected" } else { "away" };
+                let list = missing
+                    .iter()
+                    .map(|what| format!("\"{what}\""))
+                    .collect::<Vec<_>>()
+                    .join(",");
+                let origin = if self.shared.origin.is_connected() {
+                    "connected"
+                } else {
+                    "away"
+                };
                 let breaker = self.shared.origin.breaker();
                 let ready = missing.is_empty();
-                let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+                let status = if ready {
+                    StatusCode::OK
+                } else {
+                    StatusCode::SERVICE_UNAVAILABLE
+                };
                 let text = format!(
                     r#"{{"ready":{ready},"missing":[{list}],"origin":"{origin}","breaker":"{breaker}","spool_events":{}}}"#,
                     self.shared.spool.backlog()
@@ -289,46 +346,102 @@ impl Server {
             }
             "/metrics" => {
                 let size = self.shared.cache.size();
-                self.shared.meter.held(self.shared.spool.backlog(), self.shared.kv.len(), size);
-                let text = self.metrics.as_ref().map_or_else(String::new, |metrics| metrics());
+                self.shared
+                    .meter
+                    .held(self.shared.spool.backlog(), self.shared.kv.len(), size);
+                let text = self
+                    .metrics
+                    .as_ref()
+                    .map_or_else(String::new, |metrics| metrics());
                 (StatusCode::OK, "text/plain; version=0.0.4", text)
             }
             _ => return None,
         };
         let mut response = Response::new(Full::new(Bytes::from(text)));
         *response.status_mut() = status;
-        response.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static(kind));
-        response.headers_mut().insert(http::header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response
+            .headers_mut()
+            .insert(http::header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        response.headers_mut().insert(
+            http::header::CACHE_CONTROL,
+            HeaderValue::from_static("no-store"),
+        );
         Some(response)
     }
 }
 
 fn plain(native: Native, shared: &Shared, started_us: u64) -> Response<Full<Bytes>> {
-    shared.meter.answered(&native.note, native.status, shared.clock.tick().0.saturating_sub(started_us));
+    shared.meter.answered(
+        &native.note,
+        native.status,
+        shared.clock.tick().0.saturating_sub(started_us),
+    );
     let mut out = Response::new(Full::new(native.body));
-    *out.status_mut() = StatusCode::from_u16(native.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    *out.status_mut() =
+        StatusCode::from_u16(native.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     for (name, value) in native.headers {
         put_header(out.headers_mut(), name.as_bytes(), value);
     }
     out
 }
 
-/// The body, where it is small enough; a larger one is refused without being read.
-async fn read_body(body: Incoming, headers: &HeaderMap) -> Result<Vec<u8>, Problem> {
+/// The body, where it is small enough. A larger one is never held: what is still coming is dropped.
+async fn read_body(mut body: Incoming, headers: &HeaderMap) -> Result<Vec<u8>, Problem> {
     if body.is_end_stream() {
         return Ok(Vec::new());
     }
-    let announced = headers.get(http::header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let announced = headers
+        .get(http::header::CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse().ok());
     if let Some(bytes) = announced.filter(|bytes| *bytes > BODY_BYTES_MAX) {
+        if bytes <= DISCARD_BYTES_MAX {
+            discard(body).await;
+        }
         return Err(Problem::too_large(bytes));
     }
-    let limited = Limited::new(body, BODY_BYTES_MAX).collect();
-    match tokio::time::timeout(Duration::from_millis(BODY_MS_MAX), limited).await {
-        Ok(Ok(body)) => Ok(body.to_bytes().into()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Problem::too_large(BODY_BYTES_MAX + 1)),
-        Ok(Err(_)) => Err(Problem::bad_request(codes::INVALID_REQUEST, "the body broke off")),
-        Err(_) => Err(Problem::bad_request(codes::INVALID_REQUEST, "the body did not come in time")),
+    let all = async {
+        let mut bytes = Vec::with_capacity(announced.unwrap_or(0));
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame.map_err(|_| ())?.into_data() else {
+                continue;
+            };
+            if bytes.len() + data.len() > BODY_BYTES_MAX {
+                return Ok(None);
+            }
+            bytes.extend_from_slice(&data);
+        }
+        Ok::<_, ()>(Some(bytes))
+    };
+    match tokio::time::timeout(Duration::from_millis(BODY_MS_MAX), all).await {
+        Ok(Ok(Some(bytes))) => Ok(bytes),
+        Ok(Ok(None)) => {
+            discard(body).await;
+            Err(Problem::too_large(BODY_BYTES_MAX + 1))
+        }
+        Ok(Err(())) => Err(Problem::bad_request(
+            codes::INVALID_REQUEST,
+            "the body broke off",
+        )),
+        Err(_) => Err(Problem::bad_request(
+            codes::INVALID_REQUEST,
+            "the body did not come in time",
+        )),
     }
+}
+
+/// Reads and drops, within bounds.
+async fn discard(mut body: Incoming) {
+    let all = async {
+        let mut left = DISCARD_BYTES_MAX;
+        while let Some(Ok(frame)) = body.frame().await {
+            let bytes = frame.data_ref().map_or(0, Bytes::len);
+            left = left.saturating_sub(bytes);
+            if left == 0 {
+                break;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(Duration::from_millis(DISCARD_MS_MAX), all).await;
 }
 
 fn headers(all: &HeaderMap) -> Vec<(String, String)> {
@@ -340,7 +453,10 @@ fn headers(all: &HeaderMap) -> Vec<(String, String)> {
             out.push((name.to_owned(), value));
         }
     }
-    let country = COUNTRY_HEADERS.iter().find_map(|name| all.get(*name)).and_then(|value| value.to_str().ok());
+    let country = COUNTRY_HEADERS
+        .iter()
+        .find_map(|name| all.get(*name))
+        .and_then(|value| value.to_str().ok());
     if let Some(country) = country {
         out.push((COUNTRY.to_owned(), country.to_owned()));
     }
@@ -348,7 +464,20 @@ fn headers(all: &HeaderMap) -> Vec<(String, String)> {
 }
 
 fn put_header(headers: &mut HeaderMap, name: &[u8], value: String) {
-    if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_maybe_shared(Bytes::from(value))) {
+    let name = match name {
+        // Those of every answer, without a look at their letters.
+        b"content-type" => http::header::CONTENT_TYPE,
+        b"cache-control" => http::header::CACHE_CONTROL,
+        b"x-skerry-rung" => RUNG,
+        b"cache-status" => CACHE_STATUS,
+        b"server-timing" => SERVER_TIMING,
+        b"traceparent" => TRACEPARENT,
+        other => match HeaderName::from_bytes(other) {
+            Ok(name) => name,
+            Err(_) => return,
+        },
+    };
+    if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(value)) {
         headers.append(name, value);
     }
 }

@@ -35,15 +35,30 @@ impl Meter {
     pub fn new(region: Arc<str>) -> Self {
         let connections = gauge!("skerry_connections");
         let breaker = gauge!("skerry_breaker_state", "target" => "origin");
-        Self { region, connections, breaker }
+        Self {
+            region,
+            connections,
+            breaker,
+        }
     }
 
     /// One answer to a user.
     pub fn answered(&self, note: &Note, status: u16, took_us: u64) {
-        let bytes = [note.route, note.rung, note.cause, note.cache, u8::from(note.surface_known), 0, 0, 0];
+        let bytes = [
+            note.route,
+            note.rung,
+            note.cause,
+            note.cache,
+            u8::from(note.surface_known),
+            0,
+            0,
+            0,
+        ];
         let key = u64::from_le_bytes(bytes) | u64::from(status) << 40;
         ANSWERED.with_borrow_mut(|handles| {
-            let one = handles.entry(key).or_insert_with(|| Answered::register(note, status));
+            let one = handles
+                .entry(key)
+                .or_insert_with(|| Answered::register(note, status));
             one.requests.increment(1);
             one.seconds.record(took_us as f64 / 1e6);
             if let Some(cause) = &one.cause {
@@ -63,7 +78,8 @@ impl Meter {
     /// One question to the origin.
     pub fn asked(&self, took_us: u64, outcome: &'static str) {
         let region = self.region.to_string();
-        histogram!("skerry_origin_seconds", "region" => region, "outcome" => outcome).record(took_us as f64 / 1e6);
+        histogram!("skerry_origin_seconds", "region" => region, "outcome" => outcome)
+            .record(took_us as f64 / 1e6);
     }
 
     pub fn breaker(&self, state: BreakerState) {
@@ -113,17 +129,26 @@ impl Meter {
 impl Answered {
     fn register(note: &Note, status: u16) -> Self {
         let at = |position: u8| usize::from(position);
-        let route = RouteLabel::ALL.get(at(note.route)).map_or("unknown", |route| route.as_str());
-        let rung = Rung::ALL.get(at(note.rung)).map_or("none", |rung| rung.as_str());
+        let route = RouteLabel::ALL
+            .get(at(note.route))
+            .map_or("unknown", |route| route.as_str());
+        let rung = Rung::ALL
+            .get(at(note.rung))
+            .map_or("none", |rung| rung.as_str());
         let class = if note.surface_known { "known" } else { "other" };
         let status = status.to_string();
         let cause = Cause::ALL.get(at(note.cause)).map(|cause| cause.as_str());
-        let cache = CacheState::ALL.get(at(note.cache)).map(|state| state.as_str());
+        let cache = CacheState::ALL
+            .get(at(note.cache))
+            .map(|state| state.as_str());
         Self {
             requests: counter!("skerry_requests_total", "route" => route, "surface_class" => class, "rung" => rung, "status" => status),
             seconds: histogram!("skerry_request_seconds", "route" => route, "rung" => rung),
-            cause: cause.map(|cause| counter!("skerry_rung_cause_total", "rung" => rung, "cause" => cause)),
-            cache: cache.map(|result| counter!("skerry_cache_total", "cache" => "response", "result" => result)),
+            cause: cause
+                .map(|cause| counter!("skerry_rung_cause_total", "rung" => rung, "cause" => cause)),
+            cache: cache.map(
+                |result| counter!("skerry_cache_total", "cache" => "response", "result" => result),
+            ),
         }
     }
 }

@@ -7,12 +7,13 @@
 use crate::held::check::encode_items;
 use crate::shared::Shared;
 use crate::spool::Pending;
-use crate::world::skerry::edge::types::{Method, Note, Request};
 use crate::world::NONE;
+use crate::world::skerry::edge::types::{Method, Note, Request};
 use bytes::Bytes;
 use futures::FutureExt as _;
 use skerry_edge_core::ports::{
-    self, AskFailure, Body, CacheEntry, CacheState, Epochs, Found, Host, KvValue, LogLevel, NO_ROW, Plan, RouteLabel,
+    self, AskFailure, Body, CacheEntry, CacheState, Epochs, Found, Host, KvValue, LogLevel, NO_ROW,
+    Plan, RouteLabel,
 };
 use skerry_edge_core::{Response, WorkerState, serve};
 use skerry_types::{Cause, Event, ItemHash, Millis, Rung, Tick, Uid};
@@ -35,22 +36,40 @@ pub async fn answer(shared: &Arc<Shared>, request: Request) -> Native {
     let request_id = Uid::v7(request.now, request.entropy);
     let mut state = WorkerState::default();
     // What made the worker trap may make the core panic here too.
-    let served = AssertUnwindSafe(serve(&host, &mut state, request)).catch_unwind().await;
+    let served = AssertUnwindSafe(serve(&host, &mut state, request))
+        .catch_unwind()
+        .await;
     match served {
         Ok(response) => native(response),
-        Err(_) => problem(&Problem::unavailable(json::codes::INTERNAL, "the request could not be served", 1), request_id),
+        Err(_) => problem(
+            &Problem::unavailable(json::codes::INTERNAL, "the request could not be served", 1),
+            request_id,
+        ),
     }
 }
 
 /// A problem that the host itself finds, before any worker.
 pub fn problem(problem: &Problem, request_id: Uid) -> Native {
-    let mut headers =
-        vec![("content-type", json::CONTENT_TYPE_PROBLEM.to_owned()), ("cache-control", "no-store".to_owned())];
+    let mut headers = vec![
+        ("content-type", json::CONTENT_TYPE_PROBLEM.to_owned()),
+        ("cache-control", "no-store".to_owned()),
+    ];
     if let Some(seconds) = problem.retry_after_s {
         headers.push(("retry-after", seconds.to_string()));
     }
-    let note = Note { route: 5, rung: NONE, cause: NONE, cache: NONE, surface_known: true };
-    Native { status: problem.status, headers, body: problem.render(request_id).into(), note }
+    let note = Note {
+        route: 5,
+        rung: NONE,
+        cause: NONE,
+        cache: NONE,
+        surface_known: true,
+    };
+    Native {
+        status: problem.status,
+        headers,
+        body: problem.render(request_id).into(),
+        note,
+    }
 }
 
 fn native(response: Response) -> Native {
@@ -68,7 +87,12 @@ fn native(response: Response) -> Native {
         cache: position(&CacheState::ALL, note.cache),
         surface_known: note.surface_known,
     };
-    Native { status: response.status, headers: response.headers, body: body.into(), note }
+    Native {
+        status: response.status,
+        headers: response.headers,
+        body: body.into(),
+        note,
+    }
 }
 
 fn position<T: PartialEq>(all: &[T], value: Option<T>) -> u8 {
@@ -117,7 +141,10 @@ struct Fallback<'a> {
 
 impl Host for Fallback<'_> {
     async fn lookup(&self, _: &[u8], subject: &str, _: u64, _: Millis) -> Found {
-        Found { context_version: self.shared.kv.version(subject), ..Found::default() }
+        Found {
+            context_version: self.shared.kv.version(subject),
+            ..Found::default()
+        }
     }
 
     async fn store(&self, _: &[u8], _: &[String], _: CacheEntry) {}
@@ -127,7 +154,10 @@ impl Host for Fallback<'_> {
     }
 
     async fn kv_get(&self, key: &str) -> Option<KvValue> {
-        self.shared.kv.get(key).map(|held| KvValue { bytes: held.bytes.to_vec(), version: held.version })
+        self.shared.kv.get(key).map(|held| KvValue {
+            bytes: held.bytes.to_vec(),
+            version: held.version,
+        })
     }
 
     async fn kv_put(&self, key: &str, bytes: Vec<u8>, expected: u64) -> Option<u64> {
@@ -144,16 +174,31 @@ impl Host for Fallback<'_> {
 
     async fn rows(&self, ids: &[&str]) -> Vec<u32> {
         let now = self.shared.held.now();
-        ids.iter().map(|id| now.pool.as_ref().and_then(|pool| pool.row(id)).unwrap_or(NO_ROW)).collect()
+        ids.iter()
+            .map(|id| {
+                now.pool
+                    .as_ref()
+                    .and_then(|pool| pool.row(id))
+                    .unwrap_or(NO_ROW)
+            })
+            .collect()
     }
 
     async fn items(&self, rows: &[u32]) -> Vec<u8> {
-        self.shared.held.now().pool.as_ref().map_or_else(Vec::new, |pool| encode_items(pool, rows))
+        self.shared
+            .held
+            .now()
+            .pool
+            .as_ref()
+            .map_or_else(Vec::new, |pool| encode_items(pool, rows))
     }
 
     async fn popular(&self, surface: &str, locale: &str) -> Option<Vec<u8>> {
         let now = self.shared.held.now();
-        now.popular.as_ref().and_then(|popular| popular.list(surface, locale)).map(|list| list.to_vec())
+        now.popular
+            .as_ref()
+            .and_then(|popular| popular.list(surface, locale))
+            .map(|list| list.to_vec())
     }
 
     async fn bandit(&self, _: &str) -> Option<Vec<u8>> {
@@ -162,11 +207,21 @@ impl Host for Fallback<'_> {
 
     async fn forbidden(&self, hashes: &[ItemHash], now: Millis, country: &str) -> Vec<bool> {
         let hashes: Vec<u64> = hashes.iter().map(|hash| hash.0).collect();
-        self.shared.held.now().forbidden(&hashes, now, country).into_iter().map(|byte| byte != 0).collect()
+        self.shared
+            .held
+            .now()
+            .forbidden(&hashes, now, country)
+            .into_iter()
+            .map(|byte| byte != 0)
+            .collect()
     }
 
     fn plan(&self, _: u64, _: u32) -> Plan {
-        Plan { ask: false, best: Rung::Popular, cause: Some(Cause::WorkerFailed) }
+        Plan {
+            ask: false,
+            best: Rung::Popular,
+            cause: Some(Cause::WorkerFailed),
+        }
     }
 
     async fn ask(&self, _: &[u8], _: Vec<u8>, _: u32) -> Result<Vec<u8>, AskFailure> {
@@ -175,9 +230,14 @@ impl Host for Fallback<'_> {
 
     async fn append(&self, events: &[Event], subjects: &[String]) -> Result<(), String> {
         let pending = events.iter().zip(subjects);
-        let pending =
-            pending.map(|(event, subject)| Pending { subject: subject.as_str().into(), event: Arc::new(event.clone()) });
-        self.shared.append(pending.collect()).await.map_err(|error| error.code().to_owned())
+        let pending = pending.map(|(event, subject)| Pending {
+            subject: subject.as_str().into(),
+            event: Arc::new(event.clone()),
+        });
+        self.shared
+            .append(pending.collect())
+            .await
+            .map_err(|error| error.code().to_owned())
     }
 
     async fn pending(&self, subject: &str) -> Vec<u8> {

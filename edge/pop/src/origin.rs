@@ -102,7 +102,9 @@ impl Origin {
             rolls: AtomicU64::new(seed),
             runtime: tokio::runtime::Handle::current(),
         };
-        Self { inner: Arc::new(inner) }
+        Self {
+            inner: Arc::new(inner),
+        }
     }
 
     /// Where the ladder stands for a subject.
@@ -110,7 +112,14 @@ impl Origin {
     pub fn plan(&self, subject_hash: u64, left_ms: u32, pool: bool) -> Plan {
         let inner = &self.inner;
         let connected = inner.connection.load().is_some();
-        inner.health.lock().plan(subject_hash, left_ms, connected, pool, self.roll(), inner.clock.tick())
+        inner.health.lock().plan(
+            subject_hash,
+            left_ms,
+            connected,
+            pool,
+            self.roll(),
+            inner.clock.tick(),
+        )
     }
 
     /// Uniform in [0, 1).
@@ -121,12 +130,20 @@ impl Origin {
     }
 
     /// One question, or a share in the one that is under way with the same key.
-    pub async fn ask(&self, key: Vec<u8>, question: Bytes, left_ms: u32) -> Result<Bytes, AskError> {
-        let Some(connection) = self.inner.connection.load_full() else { return Err(AskError::Down) };
+    pub async fn ask(
+        &self,
+        key: Vec<u8>,
+        question: Bytes,
+        left_ms: u32,
+    ) -> Result<Bytes, AskError> {
+        let Some(connection) = self.inner.connection.load_full() else {
+            return Err(AskError::Down);
+        };
         let inner = self.inner.clone();
         let ask = move || async move { inner.exchange(&connection, &question, left_ms).await };
         let answer = self.inner.flights.join(&self.inner.runtime, key, ask);
-        let answered = tokio::time::timeout(Duration::from_millis(u64::from(left_ms)), answer).await;
+        let answered =
+            tokio::time::timeout(Duration::from_millis(u64::from(left_ms)), answer).await;
         answered.unwrap_or(Err(AskError::Timeout))
     }
 
@@ -145,29 +162,52 @@ impl Origin {
     /// State of the breaker, for metrics and the curious.
     #[must_use]
     pub fn breaker(&self) -> &'static str {
-        self.inner.health.lock().breaker_state(self.inner.clock.tick()).as_str()
+        self.inner
+            .health
+            .lock()
+            .breaker_state(self.inner.clock.tick())
+            .as_str()
     }
 }
 
 impl Inner {
     /// Asks over the wire and tells the state machines how it went.
-    async fn exchange(&self, connection: &quinn::Connection, question: &[u8], left_ms: u32) -> Result<Bytes, AskError> {
+    async fn exchange(
+        &self,
+        connection: &quinn::Connection,
+        question: &[u8],
+        left_ms: u32,
+    ) -> Result<Bytes, AskError> {
         let started = self.clock.tick();
         self.health.lock().asks(started);
         let wait = Duration::from_millis(u64::from(left_ms));
         let result = self.call(connection, question, wait).await;
         let took_us = self.clock.tick().since_us(started);
-        self.meter.asked(took_us, result.as_ref().map_or_else(|error| error.as_str(), |_| "ok"));
+        self.meter.asked(
+            took_us,
+            result
+                .as_ref()
+                .map_or_else(|error| error.as_str(), |_| "ok"),
+        );
         self.report(&result, took_us, left_ms, self.clock.tick());
         result
     }
 
-    async fn call(&self, connection: &quinn::Connection, question: &[u8], wait: Duration) -> Result<Bytes, AskError> {
+    async fn call(
+        &self,
+        connection: &quinn::Connection,
+        question: &[u8],
+        wait: Duration,
+    ) -> Result<Bytes, AskError> {
         let deadline = tokio::time::Instant::now() + wait;
         let opened = tokio::time::timeout_at(deadline, connection.open_bi()).await;
-        let (mut send, mut recv) = opened.map_err(|_| AskError::Timeout)?.map_err(|_| AskError::Down)?;
+        let (mut send, mut recv) = opened
+            .map_err(|_| AskError::Timeout)?
+            .map_err(|_| AskError::Down)?;
         let exchange = async {
-            frames::write(&mut send, question).await.map_err(|_| AskError::Failed)?;
+            frames::write(&mut send, question)
+                .await
+                .map_err(|_| AskError::Failed)?;
             let _ = send.finish();
             frames::read(&mut recv).await.map_err(|error| match error {
                 frames::FrameError::Lost => AskError::Down,
@@ -194,9 +234,15 @@ impl Inner {
             Err(AskError::Overloaded) => (Some(Outcome::Overload), CallEnd::Shed),
             // A caller in a hurry says nothing of the origin.
             Err(AskError::Timeout) if left_ms < JUDGED_DEADLINE_MS_MIN => (None, CallEnd::Cut),
-            Err(AskError::Timeout | AskError::Down | AskError::Failed) => (Some(Outcome::Failure), CallEnd::Cut),
+            Err(AskError::Timeout | AskError::Down | AskError::Failed) => {
+                (Some(Outcome::Failure), CallEnd::Cut)
+            }
         };
-        let call = Call { end, took_us, deadline_ms: left_ms };
+        let call = Call {
+            end,
+            took_us,
+            deadline_ms: left_ms,
+        };
         if let Some(opened) = self.health.lock().report(outcome, call, now) {
             tracing::warn!(breaker = opened, "the origin's breaker changed");
         }

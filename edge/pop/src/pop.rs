@@ -90,7 +90,10 @@ impl Options {
     /// Opens the state, compiles or loads the worker, and binds the listener. Call it inside the
     /// runtime that shall carry the connection to the origin.
     pub async fn build(self) -> Result<Pop, Error> {
-        let api_keys = self.keys.as_deref().map_or_else(|| Ok(Vec::new()), read_api_keys)?;
+        let api_keys = self
+            .keys
+            .as_deref()
+            .map_or_else(|| Ok(Vec::new()), read_api_keys)?;
         if !self.listen.ip().is_loopback() && api_keys.is_empty() {
             return Err(Error::Unprotected { addr: self.listen });
         }
@@ -106,11 +109,20 @@ impl Options {
         };
         files::open_state(&self.state)?;
         let worker = Arc::new(self.load_worker()?);
-        let listen_error = |source| Error::Listen { addr: self.listen, source };
+        let listen_error = |source| Error::Listen {
+            addr: self.listen,
+            source,
+        };
         let tcp = TcpListener::bind(self.listen).await.map_err(listen_error)?;
         let addr = tcp.local_addr().map_err(listen_error)?;
         let shared = self.open_shared(api_keys)?;
-        Ok(Pop { options: self, tcp, worker, peer, handle: Handle { shared, addr } })
+        Ok(Pop {
+            options: self,
+            tcp,
+            worker,
+            peer,
+            handle: Handle { shared, addr },
+        })
     }
 
     fn load_worker(&self) -> Result<Worker, Error> {
@@ -118,7 +130,10 @@ impl Options {
         match (&self.worker, EMBEDDED) {
             (Some(path), _) => {
                 let read = std::fs::read(path);
-                let bytes = read.map_err(|source| Error::WorkerFile { path: path.clone(), source })?;
+                let bytes = read.map_err(|source| Error::WorkerFile {
+                    path: path.clone(),
+                    source,
+                })?;
                 Worker::new(&bytes, &cache, self.worker_bytes)
             }
             (None, Some(bytes)) => Worker::new(bytes, &cache, self.worker_bytes),
@@ -127,17 +142,25 @@ impl Options {
     }
 
     fn open_shared(&self, keys: Vec<skerry_wire::value::ApiKey>) -> Result<Arc<Shared>, Error> {
-        let state = |source| Error::State { path: self.state.clone(), source };
+        let state = |source| Error::State {
+            path: self.state.clone(),
+            source,
+        };
         let clock = Clock::start();
         let meter = Meter::new(self.region.as_str().into());
         let (mut sealing_key, mut seed) = ([0; 32], [0; 8]);
         fill_random(&mut sealing_key);
         fill_random(&mut seed);
-        let local =
-            LocalKeys { pop: self.name.as_str().into(), region: self.region.as_str().into(), keys, sealing_key };
+        let local = LocalKeys {
+            pop: self.name.as_str().into(),
+            region: self.region.as_str().into(),
+            keys,
+            sealing_key,
+        };
         let held = Held::open(&self.state.join("held"), local, Clock::now_ms()).map_err(state)?;
         let (kv, kv_corrupt) = Kv::open(&self.state.join("contexts"), self.contexts_bytes)?;
-        let (spool, recovered) = Spool::open(&self.state.join("spool"), self.spool).map_err(state)?;
+        let (spool, recovered) =
+            Spool::open(&self.state.join("spool"), self.spool).map_err(state)?;
         if kv_corrupt {
             tracing::error!("the context store was corrupt and is set aside");
         }
@@ -149,7 +172,15 @@ impl Options {
         meter.corrupt_files(corrupt);
         let origin = Origin::new(clock, meter.clone(), u64::from_le_bytes(seed));
         let cache = ResponseCache::new(self.cache_bytes);
-        Ok(Arc::new(Shared { clock, cache, kv, held, spool, origin, meter }))
+        Ok(Arc::new(Shared {
+            clock,
+            cache,
+            kv,
+            held,
+            spool,
+            origin,
+            meter,
+        }))
     }
 }
 
@@ -164,8 +195,14 @@ fn restore(kv: &Kv, spool: &Spool, now: Millis) {
                 expires_ms: now + CONTEXT_FRESH_MS,
                 context: UserContext::default(),
             });
-            let changed = pending.iter().fold(false, |changed, event| stored.context.apply(event) || changed);
-            if changed { encode(&stored).ok().map(Into::into) } else { None }
+            let changed = pending.iter().fold(false, |changed, event| {
+                stored.context.apply(event) || changed
+            });
+            if changed {
+                encode(&stored).ok().map(Into::into)
+            } else {
+                None
+            }
         });
     }
 }
@@ -231,7 +268,11 @@ impl Pop {
         let shared = self.handle.shared.clone();
         let cancel = CancellationToken::new();
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let threads = if self.options.threads == 0 { cores } else { self.options.threads };
+        let threads = if self.options.threads == 0 {
+            cores
+        } else {
+            self.options.threads
+        };
         let setup = Setup {
             shared: shared.clone(),
             worker: self.worker,
@@ -240,7 +281,9 @@ impl Pop {
             threads,
             drain: cancel.clone(),
         };
-        let pool: Result<Vec<Thread>, _> = (0..threads).map(|n| listener::start(n, setup.clone())).collect();
+        let pool: Result<Vec<Thread>, _> = (0..threads)
+            .map(|n| listener::start(n, setup.clone()))
+            .collect();
         let pool = pool.map_err(Error::Thread)?;
         drop(setup);
         let link = async {
@@ -263,7 +306,10 @@ impl Pop {
         drop(self.tcp);
         let ending = async {
             let every = Duration::from_millis(20);
-            while pool.iter().any(|thread| thread.load.load(Ordering::Relaxed) > 0) {
+            while pool
+                .iter()
+                .any(|thread| thread.load.load(Ordering::Relaxed) > 0)
+            {
                 tokio::time::sleep(every).await;
             }
         };
@@ -293,7 +339,10 @@ impl Pop {
 /// Accepts and hands each connection to the thread with the fewest.
 async fn accept(tcp: &TcpListener, pool: &[Thread], connections_max: usize, meter: &Meter) {
     loop {
-        let open: usize = pool.iter().map(|thread| thread.load.load(Ordering::Relaxed)).sum();
+        let open: usize = pool
+            .iter()
+            .map(|thread| thread.load.load(Ordering::Relaxed))
+            .sum();
         meter.connections(open);
         if open >= connections_max {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -309,8 +358,13 @@ async fn accept(tcp: &TcpListener, pool: &[Thread], connections_max: usize, mete
             }
         };
         let _ = stream.set_nodelay(true);
-        let Ok(stream) = stream.into_std() else { continue };
-        if let Some(thread) = pool.iter().min_by_key(|thread| thread.load.load(Ordering::Relaxed)) {
+        let Ok(stream) = stream.into_std() else {
+            continue;
+        };
+        if let Some(thread) = pool
+            .iter()
+            .min_by_key(|thread| thread.load.load(Ordering::Relaxed))
+        {
             thread.load.fetch_add(1, Ordering::Relaxed);
             if thread.connections.try_send(stream).is_err() {
                 thread.load.fetch_sub(1, Ordering::Relaxed);
@@ -326,7 +380,8 @@ async fn housekeep(shared: &Arc<Shared>) {
     loop {
         every.tick().await;
         let shared = shared.clone();
-        let done = tokio::task::spawn_blocking(move || (shared.kv.flush(), shared.spool.tidy())).await;
+        let done =
+            tokio::task::spawn_blocking(move || (shared.kv.flush(), shared.spool.tidy())).await;
         match done {
             Ok((Err(error), _)) => tracing::error!(error, "contexts are not written down"),
             Ok((_, Err(error))) => tracing::error!(%error, "the spool cannot be tidied"),

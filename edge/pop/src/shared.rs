@@ -30,6 +30,10 @@ impl Shared {
     /// What a load balancer must know before it sends anybody here; empty when ready.
     #[must_use]
     pub fn missing(&self) -> Vec<&'static str> {
-        if self.held.has_pool() { Vec::new() } else { vec!["pool"] }
+        if self.held.has_pool() {
+            Vec::new()
+        } else {
+            vec!["pool"]
+        }
     }
 }

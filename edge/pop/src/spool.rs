@@ -34,7 +34,11 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { events_max: 1_000_000, bytes_max: 256 << 20, segment_bytes: 16 << 20 }
+        Self {
+            events_max: 1_000_000,
+            bytes_max: 256 << 20,
+            segment_bytes: 16 << 20,
+        }
     }
 }
 
@@ -147,14 +151,28 @@ impl Spool {
         if events.is_empty() {
             return Ok(());
         }
-        let payloads = events.iter().map(writer::payload).collect::<Option<Vec<_>>>().ok_or(SpoolError::Large)?;
+        let payloads = events
+            .iter()
+            .map(writer::payload)
+            .collect::<Option<Vec<_>>>()
+            .ok_or(SpoolError::Large)?;
         let bytes: u64 = payloads.iter().map(|payload| payload.len() as u64).sum();
         let count = events.len();
         self.reserve(count, bytes)?;
         let (done, answer) = oneshot::channel();
         let sent = match &*self.shared.writer.lock() {
-            Some((jobs, _)) => jobs.try_send(Job { events, payloads, bytes, done }),
-            None => Err(TrySendError::Disconnected(Job { events, payloads, bytes, done })),
+            Some((jobs, _)) => jobs.try_send(Job {
+                events,
+                payloads,
+                bytes,
+                done,
+            }),
+            None => Err(TrySendError::Disconnected(Job {
+                events,
+                payloads,
+                bytes,
+                done,
+            })),
         };
         if sent.is_err() {
             self.shared.index.lock().release(count, bytes);
@@ -179,21 +197,39 @@ impl Spool {
     #[must_use]
     pub fn pending(&self, subject: &str) -> Vec<Arc<Event>> {
         let index = self.shared.index.lock();
-        let Some(seqs) = index.by_subject.get(subject) else { return Vec::new() };
-        seqs.iter().filter_map(|seq| index.get(*seq)).map(|pending| pending.event.clone()).collect()
+        let Some(seqs) = index.by_subject.get(subject) else {
+            return Vec::new();
+        };
+        seqs.iter()
+            .filter_map(|seq| index.get(*seq))
+            .map(|pending| pending.event.clone())
+            .collect()
     }
 
     /// Subjects with events that the origin has not acknowledged.
     #[must_use]
     pub fn subjects(&self) -> Vec<Arc<str>> {
-        self.shared.index.lock().by_subject.keys().cloned().collect()
+        self.shared
+            .index
+            .lock()
+            .by_subject
+            .keys()
+            .cloned()
+            .collect()
     }
 
     /// Up to `events_max` events after sequence `after`, and the sequence of the last of them.
     #[must_use]
-    pub fn after(&self, after: u64, events_max: usize, bytes_max: u64) -> Option<(u64, Vec<Arc<Event>>)> {
+    pub fn after(
+        &self,
+        after: u64,
+        events_max: usize,
+        bytes_max: u64,
+    ) -> Option<(u64, Vec<Arc<Event>>)> {
         let index = self.shared.index.lock();
-        let skip = index.waiting.partition_point(|waiting| waiting.seq <= after);
+        let skip = index
+            .waiting
+            .partition_point(|waiting| waiting.seq <= after);
         let (mut last, mut bytes, mut events) = (after, 0, Vec::new());
         for waiting in index.waiting.iter().skip(skip).take(events_max) {
             bytes += u64::from(waiting.bytes);
@@ -248,13 +284,23 @@ impl Spool {
 
 impl Index {
     fn get(&self, seq: u64) -> Option<&Pending> {
-        let at = self.waiting.binary_search_by_key(&seq, |waiting| waiting.seq).ok()?;
+        let at = self
+            .waiting
+            .binary_search_by_key(&seq, |waiting| waiting.seq)
+            .ok()?;
         self.waiting.get(at).map(|waiting| &waiting.pending)
     }
 
     fn push(&mut self, seq: u64, pending: Pending, bytes: usize) {
-        self.by_subject.entry(pending.subject.clone()).or_default().push_back(seq);
-        self.waiting.push_back(Waiting { seq, pending, bytes: u32::try_from(bytes).unwrap_or(u32::MAX) });
+        self.by_subject
+            .entry(pending.subject.clone())
+            .or_default()
+            .push_back(seq);
+        self.waiting.push_back(Waiting {
+            seq,
+            pending,
+            bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
+        });
     }
 
     fn release(&mut self, count: usize, bytes: u64) {

@@ -22,13 +22,14 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use wasmtime::component::{Component, HasSelf, Linker};
 use wasmtime::{
-    Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store, StoreLimitsBuilder, UpdateDeadline,
+    Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store, StoreLimitsBuilder,
+    UpdateDeadline,
 };
 
 /// Instances in the process, at most.
 pub const INSTANCES_MAX: usize = 64;
-/// Linear memory of one instance, at most, in bytes.
-const MEMORY_BYTES_MAX: usize = 32 << 20;
+/// Linear memory of one instance, at most, in bytes; what the pool reserves for each.
+pub const MEMORY_BYTES_MAX: usize = 32 << 20;
 /// Of an instance's memory this much stays resident between uses of its slot, in bytes.
 const KEEP_RESIDENT_BYTES: usize = 64 << 10;
 /// Requests that one instance serves before it is replaced: bounds what a guest's leak can hold.
@@ -56,13 +57,15 @@ pub enum WorkerError {
 pub struct Worker {
     engine: Engine,
     pre: EdgePre<HostState>,
+    memory_bytes: usize,
     /// Dropped with the worker; ends the thread.
     _ticker: Sender<()>,
 }
 
 impl Worker {
-    /// Compiles the component, or loads what an earlier start compiled into `cache`.
-    pub fn new(component: &[u8], cache: &Path) -> Result<Self, Error> {
+    /// Compiles the component, or loads what an earlier start compiled into `cache`. An instance may
+    /// have `memory_bytes` of memory, at most [`MEMORY_BYTES_MAX`].
+    pub fn new(component: &[u8], cache: &Path, memory_bytes: usize) -> Result<Self, Error> {
         let engine = Engine::new(&config())?;
         let component = load(&engine, component, cache)?;
         let mut linker: Linker<HostState> = Linker::new(&engine);
@@ -79,13 +82,29 @@ impl Worker {
                 }
             })
             .map_err(Error::Thread)?;
-        Ok(Self { engine, pre, _ticker: stop })
+        Ok(Self {
+            engine,
+            pre,
+            memory_bytes: memory_bytes.min(MEMORY_BYTES_MAX),
+            _ticker: stop,
+        })
     }
 
     async fn instantiate(&self, shared: &Arc<Shared>) -> wasmtime::Result<Instance> {
-        let limits = StoreLimitsBuilder::new().memory_size(MEMORY_BYTES_MAX).instances(8).memories(2).tables(4).build();
+        let limits = StoreLimitsBuilder::new()
+            .memory_size(self.memory_bytes)
+            .instances(8)
+            .memories(2)
+            .tables(4)
+            .build();
         let began = shared.cache.mark();
-        let state = HostState { shared: shared.clone(), limits, found: None, began, epochs: 0 };
+        let state = HostState {
+            shared: shared.clone(),
+            limits,
+            found: None,
+            began,
+            epochs: 0,
+        };
         let mut store = Store::new(&self.engine, state);
         store.limiter(|state| &mut state.limits);
         store.set_epoch_deadline(1);
@@ -98,7 +117,11 @@ impl Worker {
             }
         });
         let edge = self.pre.instantiate_async(&mut store).await?;
-        Ok(Instance { store, edge, uses: 0 })
+        Ok(Instance {
+            store,
+            edge,
+            uses: 0,
+        })
     }
 }
 
@@ -121,17 +144,27 @@ impl Instances {
     /// At most `max` at once.
     #[must_use]
     pub fn new(worker: Arc<Worker>, shared: Arc<Shared>, max: usize) -> Rc<Self> {
-        Rc::new(Self { worker, shared, free: RefCell::default(), places: Semaphore::new(max) })
+        Rc::new(Self {
+            worker,
+            shared,
+            free: RefCell::default(),
+            places: Semaphore::new(max),
+        })
     }
 
     /// Serves a request. `found` receives the rendered body that the response may refer to.
-    pub async fn call(&self, request: &Request) -> Result<(Response, Option<crate::cache::Rendered>), WorkerError> {
+    pub async fn call(
+        &self,
+        request: &Request,
+    ) -> Result<(Response, Option<crate::cache::Rendered>), WorkerError> {
         let _place = match self.places.try_acquire() {
             Ok(place) => place,
             Err(_) => {
                 let wait = Duration::from_millis(INSTANCE_WAIT_MS_MAX);
                 let place = tokio::time::timeout(wait, self.places.acquire()).await;
-                place.map_err(|_| WorkerError::Exhausted)?.map_err(|_| WorkerError::Exhausted)?
+                place
+                    .map_err(|_| WorkerError::Exhausted)?
+                    .map_err(|_| WorkerError::Exhausted)?
             }
         };
         let pooled = self.free.borrow_mut().pop();
@@ -139,7 +172,10 @@ impl Instances {
         match self.try_call(pooled, request).await {
             // A used instance may have come to the end of its memory: a fresh one gets one try.
             Err(error) if used => {
-                tracing::warn!(error = format!("{error:#}"), "a used worker instance failed");
+                tracing::warn!(
+                    error = format!("{error:#}"),
+                    "a used worker instance failed"
+                );
                 self.try_call(None, request).await
             }
             result => result,
@@ -161,7 +197,10 @@ impl Instances {
         (state.found, state.began, state.epochs) = (None, mark, 0);
         instance.store.set_epoch_deadline(2);
         // An error drops the instance with its store.
-        let response = instance.edge.call_handle(&mut instance.store, request).await?;
+        let response = instance
+            .edge
+            .call_handle(&mut instance.store, request)
+            .await?;
         let found = instance.store.data_mut().found.take();
         instance.uses += 1;
         if instance.uses < USES_MAX {
@@ -199,11 +238,18 @@ fn config() -> Config {
 
 /// The compiled component: from the cache where this program put it, else compiled and cached.
 fn load(engine: &Engine, component: &[u8], cache: &Path) -> Result<Component, Error> {
-    let state = |source| Error::State { path: cache.to_owned(), source };
+    let state = |source| Error::State {
+        path: cache.to_owned(),
+        source,
+    };
     files::make_private(cache).map_err(state)?;
     let mut hasher = Fnv(0xcbf2_9ce4_8422_2325);
     engine.precompile_compatibility_hash().hash(&mut hasher);
-    let name = format!("{}-{:016x}", hex(&Sha256::digest(component)[..16]), hasher.finish());
+    let name = format!(
+        "{}-{:016x}",
+        hex(&Sha256::digest(component)[..16]),
+        hasher.finish()
+    );
     let code = cache.join(format!("{name}.cwasm"));
     let digest = cache.join(format!("{name}.sha256"));
     if let (Ok(bytes), Ok(known)) = (fs::read(&code), fs::read_to_string(&digest))
@@ -220,10 +266,14 @@ fn load(engine: &Engine, component: &[u8], cache: &Path) -> Result<Component, Er
     if let Err(error) = kept {
         tracing::warn!(%error, path = %cache.display(), "the compiled worker is not kept");
     }
-    deserialize(engine, &bytes).ok_or_else(|| Error::Worker(wasmtime::Error::msg("the compiled worker does not load")))
+    deserialize(engine, &bytes)
+        .ok_or_else(|| Error::Worker(wasmtime::Error::msg("the compiled worker does not load")))
 }
 
-#[expect(unsafe_code, reason = "wasmtime cannot prove where compiled code comes from; this module can")]
+#[expect(
+    unsafe_code,
+    reason = "wasmtime cannot prove where compiled code comes from; this module can"
+)]
 fn deserialize(engine: &Engine, bytes: &[u8]) -> Option<Component> {
     // SAFETY: `bytes` come from `precompile_component` of this process, or from a file in a folder of
     // mode 0700 whose SHA-256 is the one that this program wrote beside it.
@@ -239,11 +289,13 @@ fn clear(cache: &Path) -> std::io::Result<()> {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
-        use std::fmt::Write as _;
-        let _ = write!(out, "{byte:02x}");
-        out
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
+            use std::fmt::Write as _;
+            let _ = write!(out, "{byte:02x}");
+            out
+        })
 }
 
 /// FNV-1a: a hash that is the same in every process, for file names.

@@ -42,11 +42,24 @@ impl types::Host for HostState {}
 
 impl cache::Host for HostState {
     fn lookup(&mut self, key: Vec<u8>, subject: String, render: u64, now_ms: u64) -> cache::Found {
-        let context_version = if subject.is_empty() { 0 } else { self.shared.kv.version(&subject) };
-        let mut found = cache::Found { context_version, rendered: None, entry: None };
-        let Some((entry, stale)) = self.shared.cache.get(&key) else { return found };
+        let context_version = if subject.is_empty() {
+            0
+        } else {
+            self.shared.kv.version(&subject)
+        };
+        let mut found = cache::Found {
+            context_version,
+            rendered: None,
+            entry: None,
+        };
+        let Some((entry, stale)) = self.shared.cache.get(&key) else {
+            return found;
+        };
         if !stale && let Some(rendered) = entry.rendered(render, context_version, now_ms) {
-            found.rendered = Some(cache::Rendered { slots: rendered.slots.to_vec(), head: rendered.head.to_vec() });
+            found.rendered = Some(cache::Rendered {
+                slots: rendered.slots.to_vec(),
+                head: rendered.head.to_vec(),
+            });
             self.found = Some(rendered.clone());
         } else {
             found.entry = Some(cache::Entry {
@@ -60,7 +73,9 @@ impl cache::Host for HostState {
 
     fn store(&mut self, key: Vec<u8>, tags: Vec<String>, entry: cache::Entry) {
         let times = (entry.expires_ms, entry.stale_until_ms);
-        self.shared.cache.store(&key, &tags, entry.decision.into(), times, self.began);
+        self.shared
+            .cache
+            .store(&key, &tags, entry.decision.into(), times, self.began);
     }
 
     fn purge(&mut self, tag: String) {
@@ -71,7 +86,10 @@ impl cache::Host for HostState {
 impl kv::Host for HostState {
     fn get(&mut self, key: String) -> Option<kv::Value> {
         let held = self.shared.kv.get(&key)?;
-        Some(kv::Value { bytes: held.bytes.to_vec(), version: held.version })
+        Some(kv::Value {
+            bytes: held.bytes.to_vec(),
+            version: held.version,
+        })
     }
 
     fn put(&mut self, key: String, bytes: Vec<u8>, expected: u64) -> Option<u64> {
@@ -85,26 +103,49 @@ impl held::Host for HostState {
     }
 
     fn pool(&mut self) -> Vec<u8> {
-        self.shared.held.now().pool.as_ref().map_or_else(Vec::new, |pool| pool.arrays.to_vec())
+        self.shared
+            .held
+            .now()
+            .pool
+            .as_ref()
+            .map_or_else(Vec::new, |pool| pool.arrays.to_vec())
     }
 
     fn rows(&mut self, ids: Vec<String>) -> Vec<u32> {
         let now = self.shared.held.now();
-        let row = |id: &String| now.pool.as_ref().and_then(|pool| pool.row(id)).unwrap_or(NO_ROW);
+        let row = |id: &String| {
+            now.pool
+                .as_ref()
+                .and_then(|pool| pool.row(id))
+                .unwrap_or(NO_ROW)
+        };
         ids.iter().map(row).collect()
     }
 
     fn items(&mut self, rows: Vec<u32>) -> Vec<u8> {
-        self.shared.held.now().pool.as_ref().map_or_else(Vec::new, |pool| encode_items(pool, &rows))
+        self.shared
+            .held
+            .now()
+            .pool
+            .as_ref()
+            .map_or_else(Vec::new, |pool| encode_items(pool, &rows))
     }
 
     fn popular(&mut self, surface: String, locale: String) -> Option<Vec<u8>> {
         let now = self.shared.held.now();
-        now.popular.as_ref().and_then(|popular| popular.list(&surface, &locale)).map(|list| list.to_vec())
+        now.popular
+            .as_ref()
+            .and_then(|popular| popular.list(&surface, &locale))
+            .map(|list| list.to_vec())
     }
 
     fn bandit(&mut self, surface: String) -> Option<Vec<u8>> {
-        self.shared.held.now().bandit.get(surface.as_str()).map(|snapshot| snapshot.to_vec())
+        self.shared
+            .held
+            .now()
+            .bandit
+            .get(surface.as_str())
+            .map(|snapshot| snapshot.to_vec())
     }
 
     fn forbidden(&mut self, hashes: Vec<u64>, now_ms: u64, country: String) -> Vec<u8> {
@@ -114,7 +155,10 @@ impl held::Host for HostState {
 
 impl origin::Host for HostState {
     fn make_plan(&mut self, subject_hash: u64, left_ms: u32) -> origin::Plan {
-        let plan = self.shared.origin.plan(subject_hash, left_ms, self.shared.held.has_pool());
+        let plan = self
+            .shared
+            .origin
+            .plan(subject_hash, left_ms, self.shared.held.has_pool());
         origin::Plan {
             ask: plan.ask_origin,
             best: plan.best as u8,
@@ -122,17 +166,24 @@ impl origin::Host for HostState {
         }
     }
 
-    async fn ask(&mut self, key: Vec<u8>, question: Vec<u8>, left_ms: u32) -> Result<Vec<u8>, origin::Failure> {
+    async fn ask(
+        &mut self,
+        key: Vec<u8>,
+        question: Vec<u8>,
+        left_ms: u32,
+    ) -> Result<Vec<u8>, origin::Failure> {
         use crate::origin::AskError;
         let answer = self.shared.origin.ask(key, question.into(), left_ms).await;
         self.epochs = 0;
-        answer.map(|bytes: Bytes| bytes.to_vec()).map_err(|error| match error {
-            AskError::Down => origin::Failure::Down,
-            AskError::Timeout => origin::Failure::Timeout,
-            AskError::Overloaded => origin::Failure::Overloaded,
-            AskError::Failed => origin::Failure::Error,
-            AskError::Refused => origin::Failure::Refused,
-        })
+        answer
+            .map(|bytes: Bytes| bytes.to_vec())
+            .map_err(|error| match error {
+                AskError::Down => origin::Failure::Down,
+                AskError::Timeout => origin::Failure::Timeout,
+                AskError::Overloaded => origin::Failure::Overloaded,
+                AskError::Failed => origin::Failure::Error,
+                AskError::Refused => origin::Failure::Refused,
+            })
     }
 }
 
@@ -144,7 +195,10 @@ impl events::Host for HostState {
             return Err("events_subjects".to_owned());
         }
         let pending = batch.events.into_iter().zip(subjects);
-        let pending = pending.map(|(event, subject)| Pending { subject: subject.into(), event: Arc::new(event) });
+        let pending = pending.map(|(event, subject)| Pending {
+            subject: subject.into(),
+            event: Arc::new(event),
+        });
         let appended = self.shared.append(pending.collect()).await;
         self.epochs = 0;
         appended.map_err(|error| error.code().to_owned())

@@ -33,7 +33,12 @@ pub enum Checked {
 }
 
 /// Checks a body against what is held. `forced` lets its size differ from the last one's.
-pub fn check(header: &PushHeader, body: &Bytes, last: &Snapshot, forced: bool) -> Result<Checked, Refused> {
+pub fn check(
+    header: &PushHeader,
+    body: &Bytes,
+    last: &Snapshot,
+    forced: bool,
+) -> Result<Checked, Refused> {
     match header.kind {
         PushKind::Config => config(body),
         PushKind::Pool => pool(header.epoch, body, last, forced),
@@ -60,13 +65,26 @@ fn pool(epoch: u64, body: &[u8], last: &Snapshot, forced: bool) -> Result<Checke
     if arrays.len() != blob.items.len() || u32::try_from(blob.items.len()).is_err() {
         return Err(Refused::Inconsistent);
     }
-    size(last.pool.as_ref().map(|pool| pool.items.len()), blob.items.len(), forced)?;
-    let rows: HashMap<u64, u32> = (0u32..).zip(&blob.items).map(|(row, item)| (item.id.hash().0, row)).collect();
+    size(
+        last.pool.as_ref().map(|pool| pool.items.len()),
+        blob.items.len(),
+        forced,
+    )?;
+    let rows: HashMap<u64, u32> = (0u32..)
+        .zip(&blob.items)
+        .map(|(row, item)| (item.id.hash().0, row))
+        .collect();
     if rows.len() != blob.items.len() {
         return Err(Refused::Inconsistent);
     }
     let as_of = blob.as_of_ms;
-    Ok(Checked::Pool(Arc::new(Pool { epoch, as_of, arrays: blob.arrays.into(), items: blob.items, rows })))
+    Ok(Checked::Pool(Arc::new(Pool {
+        epoch,
+        as_of,
+        arrays: blob.arrays.into(),
+        items: blob.items,
+        rows,
+    })))
 }
 
 fn popular(epoch: u64, body: &[u8], last: &Snapshot, forced: bool) -> Result<Checked, Refused> {
@@ -84,8 +102,14 @@ fn popular(epoch: u64, body: &[u8], last: &Snapshot, forced: bool) -> Result<Che
         }
     }
     let general = (Box::from(""), Box::from(""));
-    let held = last.popular.as_ref().and_then(|popular| popular.lists.get(&general));
-    let count = |list: Option<&Bytes>| list.and_then(|list| decode::<PopularList>(list).ok()).map(|l| l.items.len());
+    let held = last
+        .popular
+        .as_ref()
+        .and_then(|popular| popular.lists.get(&general));
+    let count = |list: Option<&Bytes>| {
+        list.and_then(|list| decode::<PopularList>(list).ok())
+            .map(|l| l.items.len())
+    };
     if held.is_some() && !lists.contains_key(&general) {
         return Err(Refused::Empty);
     }
@@ -111,7 +135,11 @@ fn bandit(body: &[u8]) -> Result<Checked, Refused> {
         if snapshot.surface != surface {
             return Err(Refused::Inconsistent);
         }
-        if snapshot.arms.iter().any(|arm| !arm.win.is_finite() || arm.win < 0.0) {
+        if snapshot
+            .arms
+            .iter()
+            .any(|arm| !arm.win.is_finite() || arm.win < 0.0)
+        {
             return Err(Refused::NotFinite);
         }
         snapshots.insert(Box::from(surface.as_str()), Bytes::from(bytes));
@@ -125,7 +153,11 @@ fn size(last: Option<usize>, fresh: usize, forced: bool) -> Result<(), Refused> 
         return Err(Refused::Size);
     }
     let Some(last) = last.filter(|last| *last > 0) else {
-        return if fresh == 0 { Err(Refused::Empty) } else { Ok(()) };
+        return if fresh == 0 {
+            Err(Refused::Empty)
+        } else {
+            Ok(())
+        };
     };
     if fresh == 0 {
         return Err(Refused::Empty);
@@ -139,6 +171,10 @@ fn size(last: Option<usize>, fresh: usize, forced: bool) -> Result<(), Refused> 
 
 /// Rows' ids and metadata, encoded as the worker takes them.
 pub fn encode_items(pool: &Pool, rows: &[u32]) -> Vec<u8> {
-    let items = rows.iter().filter_map(|row| pool.items.get(usize::try_from(*row).ok()?)).cloned().collect();
+    let items = rows
+        .iter()
+        .filter_map(|row| pool.items.get(usize::try_from(*row).ok()?))
+        .cloned()
+        .collect();
     encode(&PoolItems { items }).unwrap_or_default()
 }

@@ -3,10 +3,10 @@
 
 use super::{Snapshot, plain_config};
 use crate::error::Error;
+use sha2::{Digest, Sha256};
 use skerry_types::TenantId;
 use skerry_wire::encode;
 use skerry_wire::value::{ApiKey, ConfigBlob, KeyClass};
-use sha2::{Digest, Sha256};
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -59,13 +59,25 @@ pub fn read_api_keys(dir: &Path) -> Result<Vec<ApiKey>, Error> {
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(Error::Keys { path, detail: error.to_string() }),
+            Err(error) => {
+                return Err(Error::Keys {
+                    path,
+                    detail: error.to_string(),
+                });
+            }
         };
         let key = text.trim();
         if key.len() < KEY_BYTES_MIN || key.contains(char::is_whitespace) {
-            return Err(Error::Keys { path, detail: format!("one line of at least {KEY_BYTES_MIN} characters") });
+            return Err(Error::Keys {
+                path,
+                detail: format!("one line of at least {KEY_BYTES_MIN} characters"),
+            });
         }
-        keys.push(ApiKey { sha256: Sha256::digest(key.as_bytes()).into(), class, tenant: TenantId::default() });
+        keys.push(ApiKey {
+            sha256: Sha256::digest(key.as_bytes()).into(),
+            class,
+            tenant: TenantId::default(),
+        });
     }
     Ok(keys)
 }

@@ -22,14 +22,22 @@ pub struct Flights {
 
 impl Flights {
     /// Joins the flight of `key`, or starts it on `runtime` with `ask`.
-    pub async fn join<F, Fut>(&self, runtime: &tokio::runtime::Handle, key: Vec<u8>, ask: F) -> Answer
+    pub async fn join<F, Fut>(
+        &self,
+        runtime: &tokio::runtime::Handle,
+        key: Vec<u8>,
+        ask: F,
+    ) -> Answer
     where
         F: FnOnce() -> Fut,
         Fut: Future<Output = Answer> + Send + 'static,
     {
         let mut seat = self.board(runtime, key, ask);
         // The sender goes without an answer only when the runtime ends.
-        let landed = seat.wait_for(Option::is_some).await.map_err(|_| AskError::Down)?;
+        let landed = seat
+            .wait_for(Option::is_some)
+            .await
+            .map_err(|_| AskError::Down)?;
         landed.clone().unwrap_or(Err(AskError::Down))
     }
 
@@ -44,7 +52,10 @@ impl Flights {
         }
         let (land, seat) = watch::channel(None);
         under_way.insert(key.clone(), seat.clone());
-        let landing = Landing { flights: self.clone(), key };
+        let landing = Landing {
+            flights: self.clone(),
+            key,
+        };
         let answer = ask();
         runtime.spawn(async move {
             let answer = answer.await;
@@ -109,7 +120,10 @@ mod tests {
         }
         assert_eq!(other.await.unwrap(), Ok(Bytes::from_static(b"other")));
         assert_eq!(asked.load(Ordering::SeqCst), 2);
-        assert_eq!(flights.join(&runtime, b"k".to_vec(), ask(b"two")).await, Ok(Bytes::from_static(b"two")));
+        assert_eq!(
+            flights.join(&runtime, b"k".to_vec(), ask(b"two")).await,
+            Ok(Bytes::from_static(b"two"))
+        );
         assert!(flights.under_way.lock().is_empty());
     }
 }

@@ -2,8 +2,8 @@
 //! argument.
 
 use skerry_resilience::{
-    Admit, Breaker, BreakerConfig, BreakerState, Call, Capabilities, FrameView, Ladder, Measured, OriginHealth,
-    OriginStats, Outcome, Plan, RegionFrame, Throttle, Transition, ladder,
+    Admit, Breaker, BreakerConfig, BreakerState, Call, Capabilities, FrameView, Ladder, Measured,
+    OriginHealth, OriginStats, Outcome, Plan, RegionFrame, Throttle, Transition, ladder,
 };
 use skerry_types::Tick;
 use skerry_wire::frame::RegionState;
@@ -34,14 +34,29 @@ impl Health {
         }
     }
 
-    pub fn plan(&mut self, user_hash: u64, left_ms: u32, connected: bool, pool: bool, roll: f64, now: Tick) -> Plan {
-        let admit = if connected && self.breaker.open_to(now, user_hash) { Admit::Go } else { Admit::No };
+    pub fn plan(
+        &mut self,
+        user_hash: u64,
+        left_ms: u32,
+        connected: bool,
+        pool: bool,
+        roll: f64,
+        now: Tick,
+    ) -> Plan {
+        let admit = if connected && self.breaker.open_to(now, user_hash) {
+            Admit::Go
+        } else {
+            Admit::No
+        };
         let mut health = ladder::Health {
             user_hash,
             connected,
             admit,
             throttled: false,
-            turned_away: self.frames.current(now).is_some_and(|(frame, _)| !frame.admits(user_hash)),
+            turned_away: self
+                .frames
+                .current(now)
+                .is_some_and(|(frame, _)| !frame.admits(user_hash)),
             origin_p50_ms: self.measured.p50_ms,
             shedding: self.ladder.shedding(),
             pool,
@@ -66,7 +81,12 @@ impl Health {
     }
 
     /// Takes a call's end in; the breaker's new state where it changed.
-    pub fn report(&mut self, outcome: Option<Outcome>, call: Call, now: Tick) -> Option<&'static str> {
+    pub fn report(
+        &mut self,
+        outcome: Option<Outcome>,
+        call: Call,
+        now: Tick,
+    ) -> Option<&'static str> {
         self.stats.on(call, now);
         let outcome = outcome?;
         self.throttle.on(outcome, now);
@@ -78,7 +98,11 @@ impl Health {
         self.measured = self.stats.health(now);
         let outage = !connected || self.breaker.state(now) != BreakerState::Closed;
         let frame = self.frames.current(now).map(|(frame, _)| frame);
-        let lag = frame.filter(|_| self.ladder.configured().has(skerry_resilience::Capability::Realtime));
+        let lag = frame.filter(|_| {
+            self.ladder
+                .configured()
+                .has(skerry_resilience::Capability::Realtime)
+        });
         let measured = Measured {
             stream_lag_ms: lag.map(|frame| f64::from(frame.event_lag_ms)),
             origin: self.measured,
@@ -87,7 +111,11 @@ impl Health {
         };
         self.ladder.heed(frame);
         for (capability, change) in self.ladder.observe(&measured, now) {
-            tracing::warn!(capability = capability.as_str(), ?change, "the ladder changed");
+            tracing::warn!(
+                capability = capability.as_str(),
+                ?change,
+                "the ladder changed"
+            );
         }
         connected && self.breaker.wants_probe(now)
     }
@@ -123,7 +151,11 @@ impl Health {
     pub fn connected(&mut self, region: &str, now: Tick) {
         self.stats.reset();
         self.measured = OriginHealth::default();
-        if self.frames.current(now).is_some_and(|(frame, _)| &*frame.region != region) {
+        if self
+            .frames
+            .current(now)
+            .is_some_and(|(frame, _)| &*frame.region != region)
+        {
             self.frames = FrameView::new();
         }
     }

@@ -15,7 +15,6 @@ use skerry_types::Tick;
 use skerry_wire::frame::{Control, EVENTS_MAX, Hello, PROTOCOL, SERVER_NAME};
 use skerry_wire::value::exposure;
 use skerry_wire::{CodecError, decode, encode};
-use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,8 +30,10 @@ const WELCOME_MS_MAX: u64 = 5_000;
 const UNACKNOWLEDGED_MAX: u64 = 8 * EVENTS_MAX as u64;
 /// Bytes of events or exposures in one frame, at most: far below a frame's bound.
 const BATCH_BYTES_MAX: u64 = 512 << 10;
-/// Exposures in one frame, at most.
-const EXPOSURES_BATCH_MAX: usize = 100;
+/// Exposures go out this often, in milliseconds, and so many at a time: at most 5,000 a second. They
+/// are samples for learning; a burst must not take the time of those who serve it.
+const EXPOSURES_MS: u64 = 50;
+const EXPOSURES_BATCH_MAX: usize = 250;
 /// A probe without an answer has failed after this, in milliseconds.
 const PROBE_MS_MAX: u64 = 1_000;
 /// After being away for longer, what is cached may have missed an invalidation, in milliseconds.
@@ -61,7 +62,9 @@ impl Ended {
     /// The peer's fault, not the network's.
     fn breach(&self) -> Option<&'static str> {
         match self {
-            Self::Frame(FrameError::Lost) | Self::Address(_) | Self::Connect(_) | Self::Drained => None,
+            Self::Frame(FrameError::Lost) | Self::Address(_) | Self::Connect(_) | Self::Drained => {
+                None
+            }
             Self::Frame(error) => Some(error.code()),
             Self::Codec(error) => Some(error.code()),
             Self::Protocol(_) => Some("protocol_version"),
@@ -84,8 +87,6 @@ struct Link {
     inner: Arc<Inner>,
     peer: Peer,
     outbox: mpsc::Receiver<Bytes>,
-    /// Exposures taken from the outbox and not sent yet.
-    unsent: VecDeque<Bytes>,
     /// Last sequence of the invalidation log.
     invalidated: Arc<AtomicU64>,
     left_at: Option<Tick>,
@@ -94,9 +95,18 @@ struct Link {
 /// Keeps the connection up for as long as the future is polled.
 pub async fn run(shared: Arc<Shared>, peer: Peer) {
     let inner = shared.origin.inner.clone();
-    let Some(outbox) = inner.outbox.lock().take() else { return };
+    let Some(outbox) = inner.outbox.lock().take() else {
+        return;
+    };
     let invalidated = Arc::new(AtomicU64::new(0));
-    let mut link = Link { shared, inner, peer, outbox, unsent: VecDeque::new(), invalidated, left_at: None };
+    let mut link = Link {
+        shared,
+        inner,
+        peer,
+        outbox,
+        invalidated,
+        left_at: None,
+    };
     let observer = observe(link.inner.clone());
     let connect = async {
         let mut endpoints = Endpoints::default();
@@ -137,7 +147,9 @@ async fn observe(inner: Arc<Inner>) {
         if probe {
             inner.ping.notify_one();
         }
-        inner.meter.breaker(inner.health.lock().breaker_state(inner.clock.tick()));
+        inner
+            .meter
+            .breaker(inner.health.lock().breaker_state(inner.clock.tick()));
     }
 }
 
@@ -157,7 +169,8 @@ impl Endpoints {
         if slot.is_none() {
             *slot = Some(Endpoint::client(SocketAddr::new(any, 0))?);
         }
-        slot.as_ref().ok_or_else(|| std::io::ErrorKind::NotFound.into())
+        slot.as_ref()
+            .ok_or_else(|| std::io::ErrorKind::NotFound.into())
     }
 }
 
@@ -167,22 +180,35 @@ impl Link {
             Ok(connection) => connection,
             Err(ended) => return ended,
         };
-        let ended = self.converse(&connection).await.err().unwrap_or(Ended::Unexpected);
-        let code = if ended.breach().is_some() { BROKEN } else { super::CANCELLED };
+        let ended = self
+            .converse(&connection)
+            .await
+            .err()
+            .unwrap_or(Ended::Unexpected);
+        let code = if ended.breach().is_some() {
+            BROKEN
+        } else {
+            super::CANCELLED
+        };
         connection.close(code, ended.breach().unwrap_or_default().as_bytes());
         ended
     }
 
     async fn connect(&self, endpoints: &mut Endpoints) -> Result<quinn::Connection, Ended> {
         let unknown = || Ended::Address(self.peer.origin.clone());
-        let mut found = tokio::net::lookup_host(&self.peer.origin).await.map_err(|_| unknown())?;
+        let mut found = tokio::net::lookup_host(&self.peer.origin)
+            .await
+            .map_err(|_| unknown())?;
         let addr = found.next().ok_or_else(unknown)?;
         let failed = |error: &dyn std::fmt::Display| Ended::Connect(error.to_string());
         let endpoint = endpoints.to(addr).map_err(|error| failed(&error))?;
-        let connecting =
-            endpoint.connect_with(self.peer.tls.clone(), addr, SERVER_NAME).map_err(|error| failed(&error))?;
+        let connecting = endpoint
+            .connect_with(self.peer.tls.clone(), addr, SERVER_NAME)
+            .map_err(|error| failed(&error))?;
         let wait = Duration::from_millis(CONNECT_MS_MAX);
-        let connected = tokio::time::timeout(wait, connecting).await.map_err(|_| failed(&"no answer"))?;
+        let connected = tokio::time::timeout(wait, connecting)
+            .await
+            .map_err(|_| failed(&"no answer"))?;
         connected.map_err(|error| failed(&error))
     }
 
@@ -197,20 +223,36 @@ impl Link {
         };
         frames::write(&mut send, &encode(&Control::Hello(hello))?).await?;
         let wait = Duration::from_millis(WELCOME_MS_MAX);
-        let welcome = tokio::time::timeout(wait, frames::read(&mut recv)).await.map_err(|_| FrameError::Slow)??;
-        let Control::Welcome(welcome) = decode(&welcome)? else { return Err(Ended::Unexpected) };
+        let welcome = tokio::time::timeout(wait, frames::read(&mut recv))
+            .await
+            .map_err(|_| FrameError::Slow)??;
+        let Control::Welcome(welcome) = decode(&welcome)? else {
+            return Err(Ended::Unexpected);
+        };
         if !(PROTOCOL.0..=PROTOCOL.1).contains(&welcome.protocol) {
             return Err(Ended::Protocol(welcome.protocol));
         }
         let now = self.inner.clock.tick();
-        if self.left_at.take().is_some_and(|left| now.since_ms(left) > AWAY_MS_MAX) {
+        if self
+            .left_at
+            .take()
+            .is_some_and(|left| now.since_ms(left) > AWAY_MS_MAX)
+        {
             self.shared.cache.soft_purge_all();
         }
         self.inner.health.lock().connected(&welcome.region, now);
-        self.inner.connection.store(Some(Arc::new(connection.clone())));
+        self.inner
+            .connection
+            .store(Some(Arc::new(connection.clone())));
         tracing::info!(region = %welcome.region, addr = %connection.remote_address(), "connected to the origin");
         let (pongs_in, pongs) = mpsc::channel(8);
-        let listener = listen(self.shared.clone(), self.inner.clone(), self.invalidated.clone(), recv, pongs_in);
+        let listener = listen(
+            self.shared.clone(),
+            self.inner.clone(),
+            self.invalidated.clone(),
+            recv,
+            pongs_in,
+        );
         let pushes = receive_pushes(self.shared.clone(), connection.clone());
         tokio::select! {
             ended = listener => ended,
@@ -220,27 +262,34 @@ impl Link {
     }
 
     /// Our side of the control stream.
-    async fn speak(&mut self, mut send: SendStream, mut pongs: mpsc::Receiver<u64>) -> Result<(), Ended> {
+    async fn speak(
+        &mut self,
+        mut send: SendStream,
+        mut pongs: mpsc::Receiver<u64>,
+    ) -> Result<(), Ended> {
         let mut sent = self.shared.spool.acked();
         // Nonce of the ping under way, and when it went out.
         let mut probe: Option<(u64, Tick)> = None;
         let mut nonce = 0;
+        let mut every = tokio::time::interval(Duration::from_millis(EXPOSURES_MS));
+        every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let acked = self.shared.spool.acked();
             sent = sent.max(acked);
             if sent - acked < UNACKNOWLEDGED_MAX
-                && let Some((seq, events)) = self.shared.spool.after(sent, EVENTS_MAX, BATCH_BYTES_MAX)
+                && let Some((seq, events)) =
+                    self.shared.spool.after(sent, EVENTS_MAX, BATCH_BYTES_MAX)
             {
                 let events = events.iter().map(|event| event.as_ref().clone()).collect();
                 frames::write(&mut send, &encode(&Control::Events { seq, events })?).await?;
                 sent = seq;
                 continue;
             }
-            self.send_exposures(&mut send).await?;
-            let expires = probe.map(|(_, at)| at.plus_ms(PROBE_MS_MAX).since_ms(self.inner.clock.tick()));
+            let expires =
+                probe.map(|(_, at)| at.plus_ms(PROBE_MS_MAX).since_ms(self.inner.clock.tick()));
             tokio::select! {
                 () = self.shared.spool.changed() => {}
-                exposure = self.outbox.recv() => self.unsent.extend(exposure),
+                _ = every.tick() => self.send_exposures(&mut send).await?,
                 () = self.inner.ping.notified(), if probe.is_none() => {
                     nonce += 1;
                     frames::write(&mut send, &encode(&Control::Ping { nonce })?).await?;
@@ -260,17 +309,13 @@ impl Link {
         }
     }
 
-    /// Sends what is queued, a frame at a time; what cannot be read is not worth keeping.
+    /// Sends what is queued, one frame of it; what cannot be read is not worth keeping.
     async fn send_exposures(&mut self, send: &mut SendStream) -> Result<(), Ended> {
-        while self.unsent.len() < EXPOSURES_BATCH_MAX
-            && let Ok(exposure) = self.outbox.try_recv()
-        {
-            self.unsent.push_back(exposure);
-        }
         let mut bytes = 0;
         let mut exposures = Vec::new();
-        while bytes < BATCH_BYTES_MAX
-            && let Some(one) = self.unsent.pop_front()
+        while exposures.len() < EXPOSURES_BATCH_MAX
+            && bytes < BATCH_BYTES_MAX
+            && let Ok(one) = self.outbox.try_recv()
         {
             bytes += one.len() as u64;
             exposures.extend(exposure::read(&one).ok());
@@ -332,7 +377,12 @@ async fn receive_pushes(shared: Arc<Shared>, connection: quinn::Connection) {
         running.spawn(async move {
             match push::receive(&shared, stream).await {
                 Ok(header) => {
-                    tracing::info!(kind = header.kind.as_str(), epoch = header.epoch, bytes = header.bytes, "push");
+                    tracing::info!(
+                        kind = header.kind.as_str(),
+                        epoch = header.epoch,
+                        bytes = header.bytes,
+                        "push"
+                    );
                     shared.meter.pushed(header.kind.as_str(), "used");
                 }
                 Err(error) => {

@@ -26,7 +26,10 @@ pub enum PushError {
     #[error("a push of {0} bytes, at most {PUSH_BYTES_MAX} are taken")]
     Large(u64),
     #[error("a push of kind {kind} is refused: {refused}")]
-    Refused { kind: &'static str, refused: Refused },
+    Refused {
+        kind: &'static str,
+        refused: Refused,
+    },
 }
 
 impl PushError {
@@ -41,20 +44,30 @@ impl PushError {
 }
 
 /// Receives one push and puts it to use.
-pub async fn receive(shared: &Arc<Shared>, mut stream: quinn::RecvStream) -> Result<PushHeader, PushError> {
+pub async fn receive(
+    shared: &Arc<Shared>,
+    mut stream: quinn::RecvStream,
+) -> Result<PushHeader, PushError> {
     let first = Duration::from_millis(FRAME_MS_MAX);
-    let header = tokio::time::timeout(first, frames::read(&mut stream)).await.map_err(|_| FrameError::Slow)??;
+    let header = tokio::time::timeout(first, frames::read(&mut stream))
+        .await
+        .map_err(|_| FrameError::Slow)??;
     let header: PushHeader = decode(&header)?;
     if header.bytes > PUSH_BYTES_MAX {
         return Err(PushError::Large(header.bytes));
     }
     let wanted = usize::try_from(header.bytes).unwrap_or(usize::MAX);
     let all = frames::read_bytes(&mut stream, wanted);
-    let body = tokio::time::timeout(Duration::from_millis(PUSH_MS_MAX), all).await.map_err(|_| FrameError::Slow)??;
+    let body = tokio::time::timeout(Duration::from_millis(PUSH_MS_MAX), all)
+        .await
+        .map_err(|_| FrameError::Slow)??;
     let (shared, task_header) = (shared.clone(), header.clone());
     // Hashing, decoding and syncing are not for the runtime's threads.
     let used = tokio::task::spawn_blocking(move || put_to_use(&shared, &task_header, body)).await;
-    let refused = |refused| PushError::Refused { kind: header.kind.as_str(), refused };
+    let refused = |refused| PushError::Refused {
+        kind: header.kind.as_str(),
+        refused,
+    };
     used.unwrap_or(Err(Refused::Decode)).map_err(refused)?;
     Ok(header)
 }
@@ -72,7 +85,11 @@ fn put_to_use(shared: &Shared, header: &PushHeader, body: Vec<u8>) -> Result<(),
         return Err(Refused::Hash);
     }
     let push: ContextPush = decode(&body).map_err(|_| Refused::Decode)?;
-    if push.contexts.iter().any(|(_, context)| context.vector.iter().any(|x| !x.is_finite())) {
+    if push
+        .contexts
+        .iter()
+        .any(|(_, context)| context.vector.iter().any(|x| !x.is_finite()))
+    {
         return Err(Refused::NotFinite);
     }
     for user in push.erased {
@@ -81,7 +98,12 @@ fn put_to_use(shared: &Shared, header: &PushHeader, body: Vec<u8>) -> Result<(),
         shared.cache.purge(&format!("user:{key}"));
     }
     for (user, context) in push.contexts {
-        merge(shared, &context_key(&header.tenant, &format!("u:{user}")), context, now);
+        merge(
+            shared,
+            &context_key(&header.tenant, &format!("u:{user}")),
+            context,
+            now,
+        );
     }
     Ok(())
 }
@@ -97,7 +119,11 @@ fn merge(shared: &Shared, key: &str, mut context: UserContext, now: Millis) {
         if held.is_some_and(|held| held.context.as_of_ms > context.as_of_ms) {
             return None;
         }
-        let stored = StoredContext { written_ms: now, expires_ms: now + CONTEXT_FRESH_MS, context };
+        let stored = StoredContext {
+            written_ms: now,
+            expires_ms: now + CONTEXT_FRESH_MS,
+            context,
+        };
         encode(&stored).ok().map(Into::into)
     });
 }

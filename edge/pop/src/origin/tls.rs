@@ -19,19 +19,30 @@ pub const PUSHES_MAX: u32 = 8;
 
 /// Reads `ca.crt`, `pop.crt` and `pop.key` of the key folder.
 pub fn client_config(keys: &Path) -> Result<ClientConfig, Error> {
-    let bad = |name: &str, detail: String| Error::Keys { path: keys.join(name), detail };
+    let bad = |name: &str, detail: String| Error::Keys {
+        path: keys.join(name),
+        detail,
+    };
     let certificates = |name: &str| {
-        let all = CertificateDer::pem_file_iter(keys.join(name)).map_err(|error| bad(name, error.to_string()))?;
+        let all = CertificateDer::pem_file_iter(keys.join(name))
+            .map_err(|error| bad(name, error.to_string()))?;
         let all: Result<Vec<_>, _> = all.collect();
         let all = all.map_err(|error| bad(name, error.to_string()))?;
-        if all.is_empty() { Err(bad(name, "no certificate in it".to_owned())) } else { Ok(all) }
+        if all.is_empty() {
+            Err(bad(name, "no certificate in it".to_owned()))
+        } else {
+            Ok(all)
+        }
     };
     let mut roots = RootCertStore::empty();
     for root in certificates("ca.crt")? {
-        roots.add(root).map_err(|error| bad("ca.crt", error.to_string()))?;
+        roots
+            .add(root)
+            .map_err(|error| bad("ca.crt", error.to_string()))?;
     }
     let own = certificates("pop.crt")?;
-    let key = PrivateKeyDer::from_pem_file(keys.join("pop.key")).map_err(|error| bad("pop.key", error.to_string()))?;
+    let key = PrivateKeyDer::from_pem_file(keys.join("pop.key"))
+        .map_err(|error| bad("pop.key", error.to_string()))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut tls = rustls::ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])

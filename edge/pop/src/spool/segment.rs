@@ -47,7 +47,11 @@ pub fn scan(path: &Path) -> io::Result<Scan> {
             rest = after;
         }
     }
-    Ok(Scan { records, intact_bytes: intact as u64, file_bytes: bytes.len() as u64 })
+    Ok(Scan {
+        records,
+        intact_bytes: intact as u64,
+        file_bytes: bytes.len() as u64,
+    })
 }
 
 fn take(bytes: &[u8]) -> Option<(u64, &[u8], &[u8])> {
@@ -70,7 +74,10 @@ pub fn list(dir: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
-        let first = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".seg"));
+        let first = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .and_then(|name| name.strip_suffix(".seg"));
         if let Some(first) = first.and_then(|first| first.parse().ok()) {
             found.push((first, path));
         }
@@ -83,7 +90,11 @@ pub fn list(dir: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
 pub fn create(dir: &Path, first: u64) -> io::Result<(PathBuf, File)> {
     use std::io::Write as _;
     let path = dir.join(format!("{first:020}.seg"));
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(&path)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(&path)?;
     file.write_all(&MAGIC)?;
     file.sync_all()?;
     crate::files::sync_dir(dir)?;

@@ -34,7 +34,9 @@ pub(super) fn payload(pending: &Pending) -> Option<Vec<u8>> {
         subject: pending.subject.as_ref().into(),
         event: std::borrow::Cow::Borrowed(pending.event.as_ref()),
     };
-    encode(&stored).ok().filter(|bytes| bytes.len() <= segment::PAYLOAD_BYTES_MAX)
+    encode(&stored)
+        .ok()
+        .filter(|bytes| bytes.len() <= segment::PAYLOAD_BYTES_MAX)
 }
 
 /// The segment that is being written.
@@ -57,7 +59,9 @@ pub(super) fn recover(dir: &Path) -> io::Result<(Index, Recovered, Active)> {
     for (at, (first, path)) in segments.iter().enumerate() {
         let newest = at + 1 == segments.len();
         let scan = segment::scan(path)?;
-        next = next.max(*first).max(scan.records.last().map_or(0, |(seq, _)| seq + 1));
+        next = next
+            .max(*first)
+            .max(scan.records.last().map_or(0, |(seq, _)| seq + 1));
         if scan.intact_bytes < scan.file_bytes {
             repair(path, newest, &scan, &mut recovered)?;
         }
@@ -66,7 +70,12 @@ pub(super) fn recover(dir: &Path) -> io::Result<(Index, Recovered, Active)> {
             let mut file = OpenOptions::new().write(true).open(path)?;
             file.set_len(scan.intact_bytes)?;
             file.seek(SeekFrom::End(0))?;
-            active = Some(Active { path: path.clone(), file, bytes: scan.intact_bytes, next });
+            active = Some(Active {
+                path: path.clone(),
+                file,
+                bytes: scan.intact_bytes,
+                next,
+            });
         }
     }
     let active = match active {
@@ -74,14 +83,22 @@ pub(super) fn recover(dir: &Path) -> io::Result<(Index, Recovered, Active)> {
         Some(active) if dense(&segments, &active, &records) => active,
         _ => new_segment(dir, next)?,
     };
-    let mut index =
-        Index { waiting: VecDeque::new(), by_subject: HashMap::new(), acked: remembered, events: 0, bytes: 0 };
+    let mut index = Index {
+        waiting: VecDeque::new(),
+        by_subject: HashMap::new(),
+        acked: remembered,
+        events: 0,
+        bytes: 0,
+    };
     for (seq, payload) in records.into_iter().filter(|(seq, _)| *seq > remembered) {
         let Ok(stored) = decode::<Stored<'_>>(&payload) else {
             recovered.corrupt_files += 1;
             continue;
         };
-        let pending = Pending { subject: stored.subject.into(), event: Arc::new(stored.event.into_owned()) };
+        let pending = Pending {
+            subject: stored.subject.into(),
+            event: Arc::new(stored.event.into_owned()),
+        };
         index.events += 1;
         index.bytes += payload.len() as u64;
         index.push(seq, pending, payload.len());
@@ -109,16 +126,30 @@ fn repair(path: &Path, newest: bool, scan: &Scan, recovered: &mut Recovered) -> 
         name.push(".corrupt");
         fs::copy(path, name)?;
     }
-    OpenOptions::new().write(true).open(path)?.set_len(scan.intact_bytes)
+    OpenOptions::new()
+        .write(true)
+        .open(path)?
+        .set_len(scan.intact_bytes)
 }
 
 fn new_segment(dir: &Path, next: u64) -> io::Result<Active> {
     let (path, file) = segment::create(dir, next)?;
-    Ok(Active { path, file, bytes: segment::MAGIC.len() as u64, next })
+    Ok(Active {
+        path,
+        file,
+        bytes: segment::MAGIC.len() as u64,
+        next,
+    })
 }
 
 /// Takes appends, many at once, and answers them after one sync.
-pub(super) fn run(dir: &Path, limits: Limits, mut active: Active, queue: &Receiver<Job>, shared: &Weak<Shared>) {
+pub(super) fn run(
+    dir: &Path,
+    limits: Limits,
+    mut active: Active,
+    queue: &Receiver<Job>,
+    shared: &Weak<Shared>,
+) {
     let mut buffer = Vec::new();
     while let Ok(first) = queue.recv() {
         let mut bytes = first.bytes;
@@ -137,7 +168,9 @@ pub(super) fn run(dir: &Path, limits: Limits, mut active: Active, queue: &Receiv
             seq += 1;
         }
         let written = active.write(&buffer, seq);
-        let Some(shared) = shared.upgrade() else { return };
+        let Some(shared) = shared.upgrade() else {
+            return;
+        };
         let result = written.map_err(|error| {
             tracing::error!(code = SpoolError::Disk.code(), %error, "events refused");
             SpoolError::Disk
@@ -172,7 +205,10 @@ pub(super) fn run(dir: &Path, limits: Limits, mut active: Active, queue: &Receiv
 
 impl Active {
     fn write(&mut self, buffer: &[u8], next: u64) -> io::Result<()> {
-        let result = self.file.write_all(buffer).and_then(|()| self.file.sync_data());
+        let result = self
+            .file
+            .write_all(buffer)
+            .and_then(|()| self.file.sync_data());
         match result {
             Ok(()) => {
                 self.bytes += buffer.len() as u64;
@@ -181,7 +217,10 @@ impl Active {
             }
             Err(error) => {
                 // Nobody was told that these are safe: the file must not bring them back half.
-                let undone = self.file.set_len(self.bytes).and_then(|()| self.file.seek(SeekFrom::End(0)).map(drop));
+                let undone = self
+                    .file
+                    .set_len(self.bytes)
+                    .and_then(|()| self.file.seek(SeekFrom::End(0)).map(drop));
                 if let Err(error) = undone {
                     tracing::error!(%error, path = %self.path.display(), "a failed write cannot be undone");
                 }
@@ -199,7 +238,9 @@ pub(super) fn tidy(dir: &Path, acked: u64) -> io::Result<()> {
     }
     let segments = segment::list(dir)?;
     for pair in segments.windows(2) {
-        let [(_, path), (next_first, _)] = pair else { continue };
+        let [(_, path), (next_first, _)] = pair else {
+            continue;
+        };
         if *next_first <= acked + 1 {
             fs::remove_file(path)?;
         }
@@ -209,5 +250,8 @@ pub(super) fn tidy(dir: &Path, acked: u64) -> io::Result<()> {
 
 /// An unreadable note only means that more is sent again, which the origin recognises.
 fn read_acked(dir: &Path) -> u64 {
-    fs::read_to_string(dir.join(ACKED_FILE)).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+    fs::read_to_string(dir.join(ACKED_FILE))
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(0)
 }

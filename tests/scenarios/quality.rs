@@ -29,6 +29,11 @@ async fn quality_over_http_is_that_of_eval() {
         figures.top_rung
     );
     assert!(
+        figures.kept() >= KEPT_MIN,
+        "{:.1} % of what eval says",
+        figures.kept() * 100.0
+    );
+    assert!(
         figures.cost() <= COST_MAX,
         "exploration costs {:.1} %",
         figures.cost() * 100.0

@@ -195,9 +195,10 @@ fn restore(kv: &Kv, spool: &Spool, now: Millis) {
                 expires_ms: now + CONTEXT_FRESH_MS,
                 context: UserContext::default(),
             });
-            let changed = pending.iter().fold(false, |changed, event| {
-                stored.context.apply(event) || changed
-            });
+            let mut changed = false;
+            for event in &pending {
+                changed |= stored.context.apply(event);
+            }
             if changed {
                 encode(&stored).ok().map(Into::into)
             } else {

@@ -75,9 +75,15 @@ fn day() -> Vec<Step> {
     steps
 }
 
-#[expect(clippy::disallowed_methods, reason = "the clocks of other processes begin here")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the clocks of other processes begin here"
+)]
 fn now_ms() -> u128 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_millis()
 }
 
 /// Replays the day within `length`.
@@ -85,7 +91,10 @@ pub async fn run(pair: &mut Pair, length: Duration) -> anyhow::Result<Vec<Row>> 
     let speed = DAY_MS / u64::try_from(length.as_millis())?;
     pair.env = vec![
         ("SKERRY_TEST".to_owned(), "1".to_owned()),
-        ("SKERRY_TEST_CLOCK".to_owned(), format!("{}:{speed}", now_ms())),
+        (
+            "SKERRY_TEST_CLOCK".to_owned(),
+            format!("{}:{speed}", now_ms()),
+        ),
     ];
     pair.pop.stop()?;
     pair.origin.stop()?;

@@ -14,7 +14,11 @@ const SEED: u64 = 7;
 
 /// Makes the data, and starts both processes on it.
 pub fn start(folder: &Path) -> anyhow::Result<Pair> {
-    let size = Size { items: ITEMS, users: USERS, events: EVENTS };
+    let size = Size {
+        items: ITEMS,
+        users: USERS,
+        events: EVENTS,
+    };
     made::write(folder, &world(SEED, size))?;
     Pair::start(Some(folder))
 }

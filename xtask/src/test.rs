@@ -12,14 +12,33 @@ pub fn run(quick: bool) -> anyhow::Result<()> {
     // compiled once.
     let with_worker = |args: &[&[&str]]| {
         let mut command = cargo(&args.concat());
-        command.env("SKERRY_WORKER", &worker).env("SKERRY_DATA_DIR", product::data());
+        command
+            .env("SKERRY_WORKER", &worker)
+            .env("SKERRY_DATA_DIR", product::data());
         command
     };
-    step("build the binary", &mut with_worker(&[&["build"], NATIVE, &["--bin", "skerry"]]))?;
-    step("lints", &mut with_worker(&[&["clippy"], NATIVE, &["--all-targets", "--", "-D", "warnings"]]))?;
+    step(
+        "build the binary",
+        &mut with_worker(&[&["build"], NATIVE, &["--bin", "skerry"]]),
+    )?;
+    step(
+        "lints",
+        &mut with_worker(&[
+            &["clippy"],
+            NATIVE,
+            &["--all-targets", "--", "-D", "warnings"],
+        ]),
+    )?;
     step("tests", &mut with_worker(&[&["test"], NATIVE]))?;
     // Real processes, real time: one at a time.
-    let alone = ["--test", "scenarios", "--", "--test-threads=1", "--nocapture", "--include-ignored"];
+    let alone = [
+        "--test",
+        "scenarios",
+        "--",
+        "--test-threads=1",
+        "--nocapture",
+        "--include-ignored",
+    ];
     let mut scenarios = with_worker(&[&["test"], NATIVE, &alone]);
     scenarios.env("SKERRY_BIN", target().join("release/skerry"));
     step("scenarios with real processes", &mut scenarios)?;

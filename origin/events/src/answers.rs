@@ -67,7 +67,7 @@ pub struct Kept {
     pub request: Uid,
     pub decision: Uid,
     pub at_ms: Millis,
-    pub ask: Vec<u8>,
+    pub ask: bytes::Bytes,
     pub answer: bytes::Bytes,
     pub inputs: Vec<InputNote>,
 }
@@ -251,15 +251,36 @@ impl Answers {
     }
 }
 
+/// Time, question and answer as they came (each behind its length), then the inputs: keeping an
+/// answer costs a copy, not an encoding.
+fn write_answer(kept: &Kept) -> Option<Vec<u8>> {
+    let inputs = encode_as(ANSWERED, &kept.inputs).ok()?;
+    let mut body = Vec::with_capacity(16 + kept.ask.len() + kept.answer.len() + inputs.len());
+    body.extend_from_slice(&kept.at_ms.to_le_bytes());
+    for part in [&kept.ask, &kept.answer] {
+        body.extend_from_slice(&u32::try_from(part.len()).ok()?.to_le_bytes());
+        body.extend_from_slice(part);
+    }
+    body.extend_from_slice(&inputs);
+    Some(body)
+}
+
 fn read_answer(bytes: &[u8]) -> Option<Answered> {
-    let (at_ms, ask, answer, inputs): (Millis, Vec<u8>, Vec<u8>, Vec<InputNote>) =
-        decode_as(ANSWERED, bytes).ok()?;
+    let (at, rest) = bytes.split_first_chunk::<8>()?;
+    let (ask, rest) = part(rest)?;
+    let (answer, inputs) = part(rest)?;
     Some(Answered {
-        ask: skerry_wire::decode(&ask).ok()?,
-        answer: skerry_wire::decode(&answer).ok()?,
-        inputs,
-        at_ms,
+        ask: skerry_wire::decode(ask).ok()?,
+        answer: skerry_wire::decode(answer).ok()?,
+        inputs: decode_as(ANSWERED, inputs).ok()?,
+        at_ms: Millis::from_le_bytes(*at),
     })
+}
+
+/// Bytes behind their length, and the rest.
+fn part(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = bytes.split_first_chunk::<4>()?;
+    rest.split_at_checked(u32::from_le_bytes(*length) as usize)
 }
 
 fn path(dir: &Path, number: u64) -> PathBuf {
@@ -360,14 +381,12 @@ impl Writer {
         for record in group {
             let (kind, request, decision, at_ms, body) = match record {
                 Record::Answer(kept) => {
-                    let body = encode_as(
-                        ANSWERED,
-                        &(kept.at_ms, kept.ask, kept.answer.as_ref(), kept.inputs),
-                    );
+                    let body = write_answer(&kept);
                     (ANSWER, kept.request, kept.decision, kept.at_ms, body)
                 }
                 Record::Exposure(one) => {
-                    let body = skerry_wire::encode(&one.shown).map(|shown| {
+                    let shown = skerry_wire::encode(&one.shown).ok();
+                    let body = shown.map(|shown| {
                         exposure::join(one.request_id, one.at_ms, one.from_cache, &shown)
                     });
                     (
@@ -379,7 +398,7 @@ impl Writer {
                     )
                 }
             };
-            let Ok(body) = body else { continue };
+            let Some(body) = body else { continue };
             let Ok(bytes) = u32::try_from(body.len()) else {
                 continue;
             };
@@ -446,3 +465,6 @@ impl Writer {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

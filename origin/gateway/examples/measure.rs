@@ -1,5 +1,6 @@
 //! What one origin answers and stores over QUIC, on real data, with the client in the same process:
-//! `cargo run --release -p skerry-origin-gateway --example measure -- ml-latest-small [SECONDS] [IN_FLIGHT]`
+//! `cargo run --release -p skerry-origin-gateway --example measure -- ml-latest-small [SECONDS] [IN_FLIGHT] [FOLDER]`
+//! (with FOLDER the state is kept, and found again by the next run)
 
 use bytes::Bytes;
 use quinn::{ClientConfig, Connection, Endpoint, TransportConfig};
@@ -35,10 +36,13 @@ async fn run() -> Result<(), Failed> {
     let data = arguments.next().ok_or("give a folder of data")?;
     let seconds: u64 = arguments.next().map_or(Ok(5), |text| text.parse())?;
     let in_flight: u64 = arguments.next().map_or(Ok(32), |text| text.parse())?;
-    let dir = tempfile::tempdir()?;
-    let client = keys(&dir.path().join("keys"))?;
+    let temporary = tempfile::tempdir()?;
+    let dir = arguments
+        .next()
+        .map_or_else(|| temporary.path().to_owned(), std::path::PathBuf::from);
+    let client = keys(&dir.join("keys"))?;
     for round in ["first start", "second start"] {
-        let mut options = Options::new(dir.path().join("state"), dir.path().join("keys"));
+        let mut options = Options::new(dir.join("state"), dir.join("keys"));
         options.data = Some(Data::Path(data.clone().into()));
         options.progress = Arc::new(|step| {
             if let Step::Note(note) = step {
@@ -74,6 +78,7 @@ async fn run() -> Result<(), Failed> {
 }
 
 async fn asks(connection: &Connection, seconds: u64, in_flight: u64) -> Result<(), Failed> {
+    let cpu = cpu_us()?;
     let (done, failed) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let until = Instant::now() + Duration::from_secs(seconds);
     let mut workers = Vec::new();
@@ -121,6 +126,10 @@ async fn asks(connection: &Connection, seconds: u64, in_flight: u64) -> Result<(
         failed.load(Ordering::Relaxed),
         at(0.5),
         at(0.99)
+    );
+    println!(
+        "  {} us of processor time each, client included",
+        (cpu_us()? - cpu) / done.max(1)
     );
     for (stage, us) in Stage::ALL.iter().zip(stages) {
         println!("  {}: {} us on average", stage.as_str(), us / done.max(1));
@@ -185,6 +194,7 @@ async fn events(
     let (mut send, mut recv) = streams;
     let began = Instant::now();
     let until = began + Duration::from_secs(seconds);
+    let cpu = cpu_us()?;
     let (mut sent, mut acked) = (0, 0);
     while Instant::now() < until || acked < sent {
         while sent < acked + 8 && Instant::now() < until {
@@ -202,9 +212,22 @@ async fn events(
             acked = seq;
         }
     }
+    println!(
+        "events: {} us of processor time a batch, client included",
+        (cpu_us()? - cpu) / acked.max(1)
+    );
     let per_second = acked as f64 * 100.0 / began.elapsed().as_secs_f64();
     println!("events: {per_second:.0} per second durable and acknowledged, in batches of 100");
     Ok(())
+}
+
+/// Processor time of this process so far, in microseconds.
+fn cpu_us() -> Result<u64, Failed> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    let after_name = stat.rsplit_once(") ").ok_or("/proc/self/stat")?.1;
+    let fields: Vec<&str> = after_name.split(' ').collect();
+    let ticks = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
+    Ok(ticks * 10_000)
 }
 
 fn batch(seq: u64) -> Result<Vec<Event>, Failed> {

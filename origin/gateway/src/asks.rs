@@ -78,7 +78,7 @@ pub fn serve(hub: &Hub, bytes: &Bytes, pop: &str, arrived: Tick) -> Result<Bytes
         request: frame.request_id,
         decision: decision_id,
         at_ms: now,
-        ask: bytes.to_vec(),
+        ask: bytes.clone(),
         answer: encoded.clone(),
         inputs: inputs.collect(),
     });

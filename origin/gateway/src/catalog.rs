@@ -14,6 +14,7 @@ use skerry_wire::codec::{decode_as, encode_as};
 use skerry_wire::value::schema::CATALOG_ITEM;
 use skerry_wire::value::{MaskBlob, PoolItem};
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -45,6 +46,31 @@ impl Entry {
     }
 }
 
+type Items = HashMap<ItemId, Arc<Entry>, BuildHasherDefault<IdHasher>>;
+
+/// FNV-1a: an answer looks some hundred short ids up, and operators do not attack their own
+/// catalogue.
+struct IdHasher(u64);
+
+impl Default for IdHasher {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        // The table takes its bits from both ends.
+        self.0 ^ self.0 >> 32
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+}
+
 /// What a write did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Written {
@@ -58,7 +84,7 @@ pub struct Catalog {
     tenant: TenantId,
     db: Database,
     store: Keyspace,
-    items: RwLock<HashMap<ItemId, Arc<Entry>>>,
+    items: RwLock<Items>,
     /// Removed items: in the mask, nowhere else.
     removed: RwLock<HashMap<ItemHash, ItemId>>,
     writing: Mutex<()>,
@@ -69,7 +95,7 @@ pub struct Catalog {
 impl Catalog {
     pub fn open(state: &State, tenant: &TenantId) -> Result<Self, Error> {
         let store = state.keyspace("items")?;
-        let mut items = HashMap::new();
+        let mut items = Items::default();
         let mut removed = HashMap::new();
         for entry in store.prefix(key(tenant, "")) {
             let (key, bytes) = entry.into_inner()?;

@@ -13,7 +13,6 @@ pub struct Clock {
 
 impl Clock {
     #[must_use]
-    #[expect(clippy::disallowed_methods, reason = "this is the clock adapter")]
     pub fn start() -> Self {
         Self {
             started: Instant::now(),

@@ -36,6 +36,9 @@ const RANK: u32 = 4;
 const FEATURES: u32 = 8;
 const READY: u32 = 16;
 
+/// A number of the invalidation log and the tags that it purges.
+pub type Invalidation = (u64, Arc<Vec<Box<str>>>);
+
 /// What connections hear of besides artifacts.
 #[derive(Debug, Clone)]
 pub enum News {
@@ -85,7 +88,7 @@ pub struct Hub {
     pub rewards_changed: Arc<AtomicBool>,
     /// Connected PoPs by connection.
     pub connected: Mutex<HashMap<u64, Arc<str>>>,
-    invalidations: Mutex<(u64, VecDeque<(u64, Arc<Vec<Box<str>>>)>)>,
+    invalidations: Mutex<(u64, VecDeque<Invalidation>)>,
     epoch: u64,
     seq: AtomicU64,
 }
@@ -227,7 +230,7 @@ impl Hub {
     }
 
     /// What a PoP missed since `after`. It sees a gap where that is no longer kept.
-    pub fn invalidations_after(&self, after: u64) -> Vec<(u64, Arc<Vec<Box<str>>>)> {
+    pub fn invalidations_after(&self, after: u64) -> Vec<Invalidation> {
         let invalidations = self.invalidations.lock();
         let missed: Vec<_> = invalidations
             .1

@@ -233,12 +233,13 @@ fn prepare(hub: &Hub) -> Result<(), Error> {
     if let Some(service) = service::load(&hub.options.state, hub.options.repair)? {
         hub.service.store(Some(Arc::new(service)));
     }
-    publish::all(hub)?;
     let mut retrain = hub.service.load().is_none() && hub.log.reader().last_seq()? > 0;
     if let Some(data) = &hub.options.data {
         let digest = data.digest()?;
         let known = hub.state.get(DATA_DIGEST)?;
         if known.as_deref() != Some(&digest) {
+            // PoPs get what there is while the rest is being made.
+            publish::all(hub)?;
             if known.is_some() {
                 progress(Step::Note(
                     "the data differs from the state: it is added, and the model is trained again"
@@ -250,6 +251,8 @@ fn prepare(hub: &Hub) -> Result<(), Error> {
                 "imported {} items and {} events ({} rows refused)",
                 summary.items, summary.events, summary.errors_total
             )));
+            hub.log.flush()?;
+            hub.state.settle()?;
             retrain |= changed.anything();
         }
         if retrain {
@@ -311,4 +314,7 @@ fn close(hub: &Hub) {
         tracing::warn!(%error, "the bandit ledger was not synced");
     }
     hub.log.close();
+    if let Err(error) = hub.state.settle() {
+        tracing::warn!(%error, "the journal was not settled");
+    }
 }

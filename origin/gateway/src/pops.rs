@@ -91,7 +91,7 @@ impl Pops {
             .map(|(user, (at, _))| (user, *at))
             .collect();
         users.retain(|(_, at)| at.saturating_add(KEPT_MS) >= now);
-        users.sort_unstable_by(|a, b| b.1.cmp(&a.1));
+        users.sort_unstable_by_key(|(_, at)| std::cmp::Reverse(*at));
         users.into_iter().map(|(user, _)| user.clone()).collect()
     }
 

@@ -207,7 +207,6 @@ pub async fn keep_current(hub: Arc<Hub>, stop: CancellationToken) {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "a timer of the runtime")]
 fn in_ms(ms: u64) -> tokio::time::Instant {
     tokio::time::Instant::now() + Duration::from_millis(ms)
 }

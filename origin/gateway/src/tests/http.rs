@@ -2,6 +2,9 @@ use super::world::*;
 use sha2::Digest;
 use skerry_wire::value::{ApiKey, KeyClass};
 
+/// Method, path, body; status, code and pointer of the first error.
+type Case<'a> = (&'a str, &'a str, &'a [u8], u16, &'a str, &'a str);
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_admin_api_says_what_is_wrong() {
     let origin = Running::start().await;
@@ -13,7 +16,7 @@ async fn the_admin_api_says_what_is_wrong() {
     let long = vec![b' '; (1 << 20) + 1];
     let id = "x".repeat(257);
     let long_id = format!("/v1/items/{id}");
-    let cases: [(&str, &str, &[u8], u16, &str, &str); 30] = [
+    let cases: [Case<'_>; 30] = [
         ("GET", "/healthz", b"", 200, "", ""),
         ("GET", "/readyz", b"", 200, "", ""),
         ("GET", "/v1/nothing", b"", 404, "not_found", ""),
@@ -259,7 +262,8 @@ async fn only_the_secret_key_administrates() {
     ];
     let origin = Running::start_with(|options| options.api_keys = keys.clone()).await;
     let addr = origin.handle.admin_addr();
-    let cases: [(&[(&str, &str)], &str, u16); 7] = [
+    type Keyed<'a> = (&'a [(&'a str, &'a str)], &'a str, u16);
+    let cases: [Keyed<'_>; 7] = [
         (&[], "/v1/items/1", 200),
         (&[("x-api-key", "sec")], "/v1/items/1", 200),
         (&[("authorization", "Bearer sec")], "/v1/items/1", 200),

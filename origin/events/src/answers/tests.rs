@@ -1,0 +1,184 @@
+use super::*;
+use skerry_types::{Ask, Count, RequestContext, Route, Rung, Surface};
+use skerry_wire::frame::{Refusal, RefusalCode, RegionState};
+use skerry_wire::value::Shown;
+
+const DAY_MS: Millis = 24 * 3600 * 1000;
+
+fn kept(request: u128, at_ms: Millis, padding: usize) -> Kept {
+    let ask = AskFrame {
+        request_id: Uid(request),
+        ask: Ask {
+            tenant: TenantId::default(),
+            route: Route::Recommend,
+            user: None,
+            session: None,
+            surface: Surface::default(),
+            n: Count::default(),
+            context: RequestContext::default(),
+            exclude: vec![],
+            filter: None,
+            fields: vec![],
+            budget_ms: 100,
+            lowest_rung: None,
+            explain: false,
+        },
+        left_ms: 100,
+        seed: 1,
+        pending: vec![],
+        want_context: false,
+    };
+    let state = RegionState {
+        region: "r".into(),
+        epoch: 1,
+        seq: 1,
+        capabilities: 0,
+        configured: 0,
+        admit_pct: 100,
+        event_lag_ms: 0,
+        ttl_ms: 3_000,
+    };
+    let detail = "x".repeat(padding).into();
+    let refusal = Refusal {
+        code: RefusalCode::Bad,
+        detail,
+        retry_after_ms: 0,
+    };
+    let answer = AnswerFrame {
+        outcome: Err(refusal),
+        state,
+        stages: vec![],
+    };
+    Kept {
+        request: Uid(request),
+        decision: Uid(request + 1_000_000),
+        at_ms,
+        ask: skerry_wire::encode(&ask).unwrap().into(),
+        answer: skerry_wire::encode(&answer).unwrap().into(),
+        inputs: vec![InputNote {
+            name: "features".into(),
+            status: "PRESENT".into(),
+            as_of: Some(3),
+            detail: "".into(),
+        }],
+    }
+}
+
+fn exposure(request: u128, decision: u128) -> Exposure {
+    Exposure {
+        request_id: Uid(request),
+        at_ms: 5,
+        from_cache: true,
+        shown: Shown {
+            tenant: TenantId::default(),
+            decision_id: Uid(decision),
+            rung: Rung::Full,
+            cause: None,
+            surface: Surface::default(),
+            subject: None,
+            pop: "p".into(),
+            snapshot: 0,
+            seed: 0,
+            model: "m".into(),
+            items: vec![],
+        },
+    }
+}
+
+/// Waits for the writer, which is behind by design.
+fn until(answers: &Answers, request: u128) -> Explained {
+    for _ in 0..500 {
+        let explained = answers.explain(&TenantId::default(), Uid(request));
+        if explained.answered.is_some() || explained.exposure.is_some() {
+            return explained;
+        }
+        std::thread::yield_now();
+        std::thread::park_timeout(std::time::Duration::from_millis(5));
+    }
+    panic!("{request} was not kept");
+}
+
+#[test]
+fn a_request_is_explained_by_its_own_answer_or_the_one_it_was_made_from() {
+    let dir = tempfile::tempdir().unwrap();
+    {
+        let answers = Answers::open(dir.path()).unwrap();
+        answers.answered(kept(1, 10, 0));
+        // An answer from the PoP's cache: another request, the same decision.
+        answers.exposed(exposure(2, 1_000_001));
+        let direct = until(&answers, 1).answered.unwrap();
+        assert_eq!(
+            (
+                direct.at_ms,
+                direct.ask.request_id,
+                &*direct.inputs[0].status
+            ),
+            (10, Uid(1), "PRESENT")
+        );
+        until(&answers, 2);
+    }
+    let answers = Answers::open(dir.path()).unwrap();
+    let again = until(&answers, 2);
+    assert_eq!(again.exposure.unwrap(), exposure(2, 1_000_001));
+    assert_eq!(again.answered.unwrap().ask.request_id, Uid(1));
+    let other = answers.explain(&TenantId::new("other").unwrap(), Uid(1));
+    assert!(
+        other.answered.is_none(),
+        "another tenant's requests are unknown"
+    );
+}
+
+#[test]
+fn a_torn_tail_costs_only_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    {
+        let answers = Answers::open(dir.path()).unwrap();
+        answers.answered(kept(1, 10, 0));
+        until(&answers, 1);
+    }
+    let path = dir.path().join("00000001.seg");
+    let whole = std::fs::read(&path).unwrap();
+    for tail in [
+        &whole[..20],
+        &whole[..whole.len() - 1],
+        b"garbage garbage garbage garbage garbage garbage garbage",
+    ] {
+        std::fs::write(&path, [&whole, tail].concat()).unwrap();
+        let answers = Answers::open(dir.path()).unwrap();
+        assert!(
+            answers
+                .explain(&TenantId::default(), Uid(1))
+                .answered
+                .is_some()
+        );
+        answers.answered(kept(3, 11, 0));
+        until(&answers, 3);
+    }
+}
+
+#[test]
+fn segments_are_bounded_and_leave_after_a_day() {
+    let dir = tempfile::tempdir().unwrap();
+    let answers = Answers::open(dir.path()).unwrap();
+    // Each record fills a third of a segment or so.
+    let big = usize::try_from(SEGMENT_BYTES_MAX / 9).unwrap();
+    let mut request = 1;
+    for _ in 0..(SEGMENTS_MAX * 10) {
+        answers.answered(kept(request, 10, big));
+        until(&answers, request);
+        request += 1;
+    }
+    let tenant = TenantId::default();
+    assert!(
+        answers.explain(&tenant, Uid(1)).answered.is_none(),
+        "the oldest are gone"
+    );
+    let files = || std::fs::read_dir(dir.path()).unwrap().count();
+    assert!(files() <= SEGMENTS_MAX, "{}", files());
+    for _ in 0..20 {
+        answers.answered(kept(request, 10 + 2 * DAY_MS, big));
+        until(&answers, request);
+        request += 1;
+    }
+    assert!(files() <= 3, "{} after a day", files());
+}

@@ -91,6 +91,7 @@ pub fn fuzz(seconds: u64) -> anyhow::Result<()> {
         command.args(["+nightly", "fuzz", "run", target, "--"]);
         command.args([
             &format!("-max_total_time={each}"),
+            "-verbosity=0",
             "-rss_limit_mb=2048",
             "-max_len=65536",
         ]);

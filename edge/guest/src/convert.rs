@@ -47,7 +47,11 @@ pub fn response(response: ports::Response) -> wit::Response {
     let note = response.note;
     wit::Response {
         status: response.status,
-        headers: response.headers.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+        headers: response
+            .headers
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect(),
         body: match response.body {
             Body::Inline(bytes) => wit::Body::Inline(bytes),
             Body::Keep(keep) => wit::Body::Keep(wit::Keep {
@@ -59,9 +63,12 @@ pub fn response(response: ports::Response) -> wit::Response {
                 slots: keep.slots,
                 head: keep.head,
             }),
-            Body::Stored(patches) => {
-                wit::Body::Stored(patches.into_iter().map(|(at, bytes)| wit::Patch { at, bytes }).collect())
-            }
+            Body::Stored(patches) => wit::Body::Stored(
+                patches
+                    .into_iter()
+                    .map(|(at, bytes)| wit::Patch { at, bytes })
+                    .collect(),
+            ),
         },
         note: wit::Note {
             route: position(&RouteLabel::ALL, Some(note.route)),

@@ -3,7 +3,9 @@
 use crate::bindings::skerry::edge as wit;
 use crate::convert;
 use serde::Serialize;
-use skerry_edge_core::ports::{AskFailure, CacheEntry, Found, Host, KvValue, LogLevel, Plan, Rendered};
+use skerry_edge_core::ports::{
+    AskFailure, CacheEntry, Found, Host, KvValue, LogLevel, Plan, Rendered,
+};
 use skerry_types::{Cause, Event, ItemHash, Millis, Rung, Tick};
 use skerry_wire::codec::{Schema, encode_as};
 use skerry_wire::value::EventBatch;
@@ -22,7 +24,10 @@ impl Host for Imports {
         let found = wit::cache::lookup(key, subject, render, now);
         Found {
             context_version: found.context_version,
-            rendered: found.rendered.map(|rendered| Rendered { slots: rendered.slots, head: rendered.head }),
+            rendered: found.rendered.map(|rendered| Rendered {
+                slots: rendered.slots,
+                head: rendered.head,
+            }),
             entry: found.entry.map(|entry| CacheEntry {
                 decision: entry.decision,
                 expires: entry.expires_ms,
@@ -45,7 +50,10 @@ impl Host for Imports {
     }
 
     async fn kv_get(&self, key: &str) -> Option<KvValue> {
-        wit::kv::get(key).map(|value| KvValue { bytes: value.bytes, version: value.version })
+        wit::kv::get(key).map(|value| KvValue {
+            bytes: value.bytes,
+            version: value.version,
+        })
     }
 
     async fn kv_put(&self, key: &str, bytes: Vec<u8>, expected: u64) -> Option<u64> {
@@ -79,7 +87,10 @@ impl Host for Imports {
 
     async fn forbidden(&self, hashes: &[ItemHash], now: Millis, country: &str) -> Vec<bool> {
         let hashes: Vec<u64> = hashes.iter().map(|hash| hash.0).collect();
-        wit::held::forbidden(&hashes, now, country).into_iter().map(|byte| byte != 0).collect()
+        wit::held::forbidden(&hashes, now, country)
+            .into_iter()
+            .map(|byte| byte != 0)
+            .collect()
     }
 
     fn plan(&self, subject_hash: u64, left_ms: u32) -> Plan {
@@ -91,7 +102,12 @@ impl Host for Imports {
         }
     }
 
-    async fn ask(&self, key: &[u8], question: Vec<u8>, left_ms: u32) -> Result<Vec<u8>, AskFailure> {
+    async fn ask(
+        &self,
+        key: &[u8],
+        question: Vec<u8>,
+        left_ms: u32,
+    ) -> Result<Vec<u8>, AskFailure> {
         wit::origin::ask(key, &question, left_ms).map_err(|failure| match failure {
             wit::origin::Failure::Down => AskFailure::Down,
             wit::origin::Failure::Timeout => AskFailure::Timeout,
@@ -102,7 +118,8 @@ impl Host for Imports {
     }
 
     async fn append(&self, events: &[Event], subjects: &[String]) -> Result<(), String> {
-        let batch = encode_as(EventBatch::SCHEMA, &BatchRef { events }).map_err(|error| error.code().to_owned())?;
+        let batch = encode_as(EventBatch::SCHEMA, &BatchRef { events })
+            .map_err(|error| error.code().to_owned())?;
         wit::events::append(&batch, subjects)
     }
 

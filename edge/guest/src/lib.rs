@@ -32,9 +32,17 @@ static PANICS_ARE_LOGGED: Once = Once::new();
 
 impl bindings::Guest for Worker {
     fn handle(request: Request) -> Response {
-        PANICS_ARE_LOGGED.call_once(|| std::panic::set_hook(Box::new(|panic| host::log_panic(&panic.to_string()))));
+        PANICS_ARE_LOGGED.call_once(|| {
+            std::panic::set_hook(Box::new(|panic| host::log_panic(&panic.to_string())))
+        });
         // The host never enters an instance twice at once.
-        STATE.with_borrow_mut(|state| convert::response(once(serve(&host::Imports, state, convert::request(request)))))
+        STATE.with_borrow_mut(|state| {
+            convert::response(once(serve(
+                &host::Imports,
+                state,
+                convert::request(request),
+            )))
+        })
     }
 }
 

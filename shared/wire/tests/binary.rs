@@ -288,3 +288,18 @@ proptest! {
 fn any_byte() -> impl Strategy<Value = u8> {
     proptest::num::u8::ANY
 }
+
+#[test]
+fn a_refusal_is_told_from_an_answer_without_decoding() {
+    let strategy = any::answer_frame();
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &[9; 32]);
+    let mut runner = TestRunner::new_with_rng(Config::default(), rng);
+    let mut seen = [0; 2];
+    for _ in 0..64 {
+        let frame = strategy.new_tree(&mut runner).unwrap().current();
+        let refusal = skerry_wire::frame::is_refusal(&encode(&frame).unwrap());
+        assert_eq!(refusal, frame.outcome.is_err());
+        seen[usize::from(refusal)] += 1;
+    }
+    assert!(seen.iter().all(|count| *count > 0), "both kinds were drawn: {seen:?}");
+}

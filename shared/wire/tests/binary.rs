@@ -301,5 +301,8 @@ fn a_refusal_is_told_from_an_answer_without_decoding() {
         assert_eq!(refusal, frame.outcome.is_err());
         seen[usize::from(refusal)] += 1;
     }
-    assert!(seen.iter().all(|count| *count > 0), "both kinds were drawn: {seen:?}");
+    assert!(
+        seen.iter().all(|count| *count > 0),
+        "both kinds were drawn: {seen:?}"
+    );
 }

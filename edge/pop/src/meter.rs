@@ -16,6 +16,7 @@ pub struct Meter {
     region: Arc<str>,
     connections: Gauge,
     breaker: Gauge,
+    exposures_dropped: Counter,
 }
 
 /// Handles of one kind of answer, found by its packed labels.
@@ -39,6 +40,7 @@ impl Meter {
             region,
             connections,
             breaker,
+            exposures_dropped: counter!("skerry_exposures_dropped_total"),
         }
     }
 
@@ -100,7 +102,7 @@ impl Meter {
     }
 
     pub fn exposure_dropped(&self) {
-        counter!("skerry_exposures_dropped_total").increment(1);
+        self.exposures_dropped.increment(1);
     }
 
     pub fn events(&self, count: u64, result: Result<(), SpoolError>) {

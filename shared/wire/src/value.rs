@@ -167,6 +167,7 @@ pub struct PoolBlob {
     /// Acceptance of the newest event that it was made from.
     pub as_of_ms: Millis,
     /// `skerry_decide::score::EdgePool`
+    #[serde(with = "byte_buf")]
     pub arrays: Vec<u8>,
     /// One for each row of `arrays`.
     pub items: Vec<PoolItem>,
@@ -282,5 +283,49 @@ pub struct RenderedHead {
     pub rung: Rung,
     pub cause: Option<skerry_types::Cause>,
     /// The encoded [`Shown`] of every answer made from this body.
+    #[serde(with = "byte_buf")]
     pub shown: Vec<u8>,
+}
+
+/// Byte lists as one piece: the same bytes on the wire as a list of numbers, without a step for each.
+mod byte_buf {
+    use serde::de::{Error, SeqAccess, Visitor};
+    use serde::{Deserializer, Serializer};
+
+    /// First allocation for a list that comes element by element.
+    const FIRST_BYTES: usize = 4 << 10;
+
+    pub fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(bytes)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        deserializer.deserialize_byte_buf(Bytes)
+    }
+
+    struct Bytes;
+
+    impl<'de> Visitor<'de> for Bytes {
+        type Value = Vec<u8>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("bytes")
+        }
+
+        fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
+            Ok(bytes.to_vec())
+        }
+
+        fn visit_byte_buf<E: Error>(self, bytes: Vec<u8>) -> Result<Vec<u8>, E> {
+            Ok(bytes)
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<u8>, A::Error> {
+            let mut bytes = Vec::with_capacity(seq.size_hint().unwrap_or(0).min(FIRST_BYTES));
+            while let Some(byte) = seq.next_element()? {
+                bytes.push(byte);
+            }
+            Ok(bytes)
+        }
+    }
 }

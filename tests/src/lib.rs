@@ -31,9 +31,10 @@ pub fn binary() -> anyhow::Result<PathBuf> {
 
 /// A folder of real data, where there is one: `SKERRY_DATA_DIR`, or beside the checkout.
 pub fn real_data(name: &str) -> Option<PathBuf> {
-    let root = std::env::var_os("SKERRY_DATA_DIR").map_or_else(
-        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/data")),
-        PathBuf::from,
-    );
+    let beside =
+        || Some(PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR")?).join("../../shared/data"));
+    let root = std::env::var_os("SKERRY_DATA_DIR")
+        .map(PathBuf::from)
+        .or_else(beside)?;
     Some(root.join(name)).filter(|dir| dir.is_dir())
 }

@@ -31,14 +31,14 @@ const DEBIAN_STD: &str = "/usr/lib/rustlib/src/rust/library/std/Cargo.toml";
 
 /// Builds the component where anything changed, and returns its path.
 pub fn build(verbose: bool) -> anyhow::Result<PathBuf> {
-    let root = workspace_root();
-    let target_dir = target_dir(&root);
+    let root = crate::cargo::root();
+    let target_dir = std::path::absolute(crate::cargo::target())?;
     let sysroot = rustc_sysroot(&root)?;
     let std = find_std(&root, &sysroot, verbose)?;
     let linker = find_linker(&sysroot)?;
 
     let build_dir = target_dir.join("wasm");
-    let mut cargo = Command::new(cargo());
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo
         .current_dir(&root)
         .args([
@@ -211,7 +211,7 @@ fn debian_sysroot() -> anyhow::Result<PathBuf> {
             }
         })
         .collect();
-    Ok(cache_dir()?.join(format!("wasm-sysroot-{}", version.trim_matches('-'))))
+    Ok(crate::cargo::cache()?.join(format!("wasm-sysroot-{}", version.trim_matches('-'))))
 }
 
 /// Builds std into a scratch folder beside `home` and renames it into place, so that an interrupted
@@ -325,40 +325,6 @@ fn host_triple(rustc: &Path, root: &Path) -> anyhow::Result<String> {
     let version = output(Command::new(rustc).current_dir(root).arg("-vV"))?;
     let host = version.lines().find_map(|line| line.strip_prefix("host: "));
     Ok(host.context("rustc -vV names no host")?.to_owned())
-}
-
-fn workspace_root() -> PathBuf {
-    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
-    manifest.parent().unwrap_or(manifest).to_owned()
-}
-
-fn target_dir(root: &Path) -> PathBuf {
-    match std::env::var_os("CARGO_TARGET_DIR") {
-        Some(dir) if !dir.is_empty() => {
-            std::path::absolute(&dir).unwrap_or_else(|_| root.join(dir))
-        }
-        _ => root.join("target"),
-    }
-}
-
-fn cargo() -> OsString {
-    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
-}
-
-fn cache_dir() -> anyhow::Result<PathBuf> {
-    let var = |name: &str| {
-        std::env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
-    let dir = var("SKERRY_CACHE")
-        .or_else(|| var("XDG_CACHE_HOME").map(|dir| dir.join("skerry")))
-        .or_else(|| var("HOME").map(|dir| dir.join(".cache/skerry")))
-        .context(
-            "neither SKERRY_CACHE nor HOME is set: set SKERRY_CACHE to a folder for downloads",
-        )?;
-    fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
-    Ok(dir)
 }
 
 fn path_with(first: Option<PathBuf>) -> OsString {

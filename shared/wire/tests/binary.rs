@@ -84,11 +84,7 @@ wire_types! {
 
 #[test]
 fn goldens_still_decode() {
-    let text = std::fs::read_to_string(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/tests/golden/binary.hex"
-    ))
-    .unwrap();
+    let text = std::fs::read_to_string("tests/golden/binary.hex").unwrap();
     let bytes = |name: &str| -> Vec<u8> {
         let line = text
             .lines()

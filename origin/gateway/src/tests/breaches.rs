@@ -2,6 +2,10 @@ use super::world::*;
 use skerry_wire::frame::{FRAME_BYTES_MAX, SERVER_NAME};
 use std::time::Duration;
 
+/// The packet that carries a code is not repeated for long: where a busy machine drops it, the peer
+/// hears a stateless reset (RFC 9000, 10.3) and the case is tried again.
+const TRIES: usize = 5;
+
 fn closed_with(error: &quinn::ConnectionError) -> Option<u64> {
     match error {
         quinn::ConnectionError::ApplicationClosed(close) => Some(close.error_code.into_inner()),
@@ -81,12 +85,23 @@ async fn a_broken_control_stream_closes_its_connection_with_a_code() {
         ),
         ("half a length, then nothing", vec![1], 3),
     ];
+    let mut breaches = 0;
     for (name, bytes, code) in cases {
-        let mut pop = origin.pop("p").await;
-        pop.send.write_all(&bytes).await.unwrap();
-        let closed = tokio::time::timeout(Duration::from_secs(5), pop.connection.closed())
-            .await
-            .expect(name);
+        let mut closed = None;
+        for _ in 0..TRIES {
+            let mut pop = origin.pop("p").await;
+            pop.send.write_all(&bytes).await.unwrap();
+            let error = tokio::time::timeout(Duration::from_secs(5), pop.connection.closed())
+                .await
+                .expect(name);
+            breaches += 1;
+            let lost = matches!(error, quinn::ConnectionError::Reset);
+            closed = Some(error);
+            if !lost {
+                break;
+            }
+        }
+        let closed = closed.unwrap();
         assert_eq!(closed_with(&closed), Some(code), "{name}: {closed}");
     }
     // Nothing at all is fine on a control stream once the greeting is over.
@@ -110,7 +125,7 @@ async fn a_broken_control_stream_closes_its_connection_with_a_code() {
         metrics
             .as_str()
             .unwrap()
-            .contains("skerry_origin_breaches_total 6"),
+            .contains(&format!("skerry_origin_breaches_total {}", breaches + 1)),
         "{metrics}"
     );
     origin.stop().await;

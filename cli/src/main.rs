@@ -17,6 +17,10 @@ use commands::{bench, config, doctor, eval, explain, get, import, keys, origin, 
 use settings::Settings;
 use std::process::ExitCode;
 
+/// Answers are made of many small allocations that cross threads.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Recommendations at the edge, with and without their origin.
 #[derive(Debug, Parser)]
 #[command(name = "skerry", version, max_term_width = 100, after_help = EXAMPLES)]

@@ -33,6 +33,7 @@ settings! {
     "pop.port" "SKERRY_PORT" = "8080": "port that a PoP listens on",
     "pop.name" "SKERRY_POP_NAME" = "pop1": "name of the PoP",
     "pop.origin" "SKERRY_ORIGIN" = "": "address of the origin's QUIC listener",
+    "pop.worker" "SKERRY_WORKER" = "": "worker component that a PoP runs; without it the one inside the binary",
     "origin.listen" "SKERRY_LISTEN" = "127.0.0.1:7443": "address of the origin's QUIC listener (UDP)",
     "origin.admin" "SKERRY_ADMIN" = "127.0.0.1:8081": "address of the origin's HTTP admin API",
     "origin.seed" "SKERRY_SEED" = "7": "seed of everything that training draws",
@@ -47,11 +48,10 @@ settings! {
 }
 
 /// Variables of ours that are no settings.
-const OTHER_ENV: [&str; 6] = [
+const OTHER_ENV: [&str; 5] = [
     "SKERRY_CACHE",
     "SKERRY_TEST",
     "SKERRY_TEST_CLOCK",
-    "SKERRY_WORKER",
     "SKERRY_BIN",
     "SKERRY_DATA_DIR",
 ];

@@ -34,6 +34,9 @@ pub struct Args {
     name: Option<String>,
     #[arg(long)]
     region: Option<String>,
+    /// A worker component other than the one inside this binary.
+    #[arg(long, value_name = "FILE")]
+    worker: Option<String>,
 }
 
 pub fn run(args: Args, settings: &Settings) -> anyhow::Result<()> {
@@ -48,6 +51,7 @@ pub fn run(args: Args, settings: &Settings) -> anyhow::Result<()> {
     options.name = settings.text("pop.name", args.name)?;
     options.region = settings.text("node.region", args.region)?;
     options.cache_bytes = settings.parsed("limits.cache_bytes", None)?;
+    options.worker = settings.maybe("pop.worker", args.worker).map(PathBuf::from);
     options.metrics = Some(roles::metrics()?);
     check_free(listen)?;
     roles::runtime()?.block_on(async {

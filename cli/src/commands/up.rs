@@ -75,6 +75,7 @@ pub fn run(args: Args, settings: &Settings) -> anyhow::Result<()> {
             options.keys = Some(keys_dir.clone());
             options.origin = Some(quic.clone());
             options.cache_bytes = settings.parsed("limits.cache_bytes", None)?;
+            options.worker = settings.maybe("pop.worker", None).map(PathBuf::from);
             options.metrics = Some(roles::metrics()?);
             pops.push(options.build().await?);
         }

@@ -14,7 +14,7 @@ use skerry_types::{
 use skerry_wire::frame::{AnswerFrame, AskFrame};
 use skerry_wire::value::{
     ApiKey, ConfigBlob, EventBatch, Exposure, KeyClass, NextItem, NextPage, PoolItem, PoolItems,
-    PopularList, StoredContext, exposure,
+    PopularList, StoredContext, exposure, metadata,
 };
 use skerry_wire::{decode, encode};
 use std::cell::{Cell, RefCell};
@@ -215,7 +215,8 @@ impl FakeHost {
         *self.items.borrow_mut() = (0..n)
             .map(|at| PoolItem {
                 id: item_id(at),
-                fields: Arc::new(fields(at)),
+                genre: skerry_decide::rules::first_genre(&fields(at)).map(Arc::from),
+                fields: metadata::of(&fields(at)),
             })
             .collect();
         self.change(|epochs| {
@@ -230,7 +231,7 @@ impl FakeHost {
         let item = |at: usize| skerry_wire::value::PopularItem {
             id: item_id(at),
             score: 0.5,
-            fields: Arc::new(fields(at)),
+            fields: metadata::of(&fields(at)),
         };
         *self.list.borrow_mut() = Some(PopularList {
             as_of_ms: NOON - 5_000,
@@ -246,6 +247,7 @@ impl FakeHost {
         let stored = StoredContext {
             written_ms: NOON,
             expires_ms: NOON + 1,
+            mark: 0,
             context,
         };
         let key = skerry_types::context_key(&TenantId::default(), &format!("u:{user}"));

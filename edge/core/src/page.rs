@@ -11,10 +11,9 @@ use chacha20poly1305::aead::{Aead, KeyInit};
 use chacha20poly1305::{ChaCha20Poly1305, Key, Nonce};
 use sha2::{Digest, Sha256};
 use skerry_decide::reason;
-use skerry_types::{Attributes, Candidate, ItemId, ItemRef, Millis, Reason, Value};
+use skerry_types::{Candidate, ItemId, ItemRef, Metadata, Millis, Reason};
 use skerry_wire::json::{Problem, codes};
 use skerry_wire::value::{NextItem, NextPage, NextReason};
-use std::sync::Arc;
 
 /// How long a token works after the answer that gave it stops being fresh, in milliseconds.
 pub const NEXT_MS: Millis = 10 * 60 * 1000;
@@ -110,13 +109,12 @@ pub async fn candidates<H: Host>(
         _ => described.next().map(|item| item.fields),
     });
     let of_rest: Vec<_> = fields.by_ref().take(rest.len()).collect();
-    let named = |(id, fields): (ItemId, Option<Arc<Attributes>>)| {
-        let title = fields.as_ref().and_then(|fields| fields.get("title"));
-        let title = title.and_then(Value::as_str).map(Arc::from);
-        title.map(|title| ItemRef { id, title })
+    let named = |(id, fields): (ItemId, Option<Metadata>)| {
+        let title = rank::title(&fields?)?;
+        Some(ItemRef { id, title })
     };
     let because: Vec<Option<ItemRef>> = because.into_iter().zip(fields).map(named).collect();
-    let restored = |(item, fields): (NextItem, Option<Arc<Attributes>>)| {
+    let restored = |(item, fields): (NextItem, Option<Metadata>)| {
         let reason = item.reason.map_or_else(reason::popular, |reason| {
             let about = reason
                 .because

@@ -4,13 +4,14 @@
 use crate::ports::{Epochs, Host};
 use skerry_decide::filter;
 use skerry_decide::rules::LeftOut;
-use skerry_types::{Ask, Candidate, ItemId, Millis, Route, UserContext};
+use skerry_types::{Ask, Candidate, Filter, ItemHash, ItemId, Metadata, Millis, Route};
+use skerry_wire::value::metadata;
 
 /// Indices of the candidates that may be shown, in order.
 pub async fn pick<H: Host>(
     host: &H,
     ask: &Ask,
-    context: Option<&UserContext>,
+    seen: &[ItemHash],
     epochs: &Epochs,
     now: Millis,
     candidates: &[Candidate],
@@ -22,7 +23,7 @@ pub async fn pick<H: Host>(
         &[]
     };
     let out = LeftOut::new(
-        context.filter(|_| !own_items),
+        if own_items { &[] } else { seen },
         ask.exclude.iter().chain(seeds).map(ItemId::hash),
     );
     let hashes: Vec<_> = candidates
@@ -49,8 +50,13 @@ pub async fn pick<H: Host>(
                 && ask
                     .filter
                     .as_ref()
-                    .is_none_or(|filter| filter::matches(filter, &candidate.fields))
+                    .is_none_or(|filter| fits(filter, &candidate.fields))
         })
         .map(|(at, _)| at)
         .collect()
+}
+
+/// Whether an item passes a filter; one whose metadata cannot be read passes as one without any.
+pub(crate) fn fits(filter: &Filter, fields: &Metadata) -> bool {
+    filter::matches(filter, &metadata::read(fields).unwrap_or_default())
 }

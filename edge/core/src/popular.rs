@@ -5,8 +5,7 @@ use crate::ports::{CacheState, Host};
 use crate::respond::Draft;
 use crate::serve::Run;
 use skerry_decide::reason;
-use skerry_types::{Attributes, Candidate, Cause, Decision, Millis, Route, Rung, Source, Warning};
-use std::sync::Arc;
+use skerry_types::{Candidate, Cause, Decision, Metadata, Millis, Route, Rung, Source, Warning};
 
 /// The list, or for `rank` the caller's own items in the order in which they came. `lost` is why
 /// nothing better could be had; `None` where the list is what was asked for.
@@ -14,7 +13,7 @@ pub(crate) async fn draft<H: Host>(run: &mut Run<'_, H>, lost: Option<Cause>) ->
     if let Route::Rank { items } = &run.ask.route {
         let own = items
             .iter()
-            .map(|id| candidate(id.clone(), 0.0, Arc::default()));
+            .map(|id| candidate(id.clone(), 0.0, Metadata::default()));
         let candidates: Vec<Candidate> = own.collect();
         let decision = decision(run, candidates, run.request.now);
         let picked = run.pick(&decision, None).await;
@@ -30,7 +29,7 @@ pub(crate) async fn draft<H: Host>(run: &mut Run<'_, H>, lost: Option<Cause>) ->
         Some(list) => {
             let items = list.items.iter();
             let items =
-                items.map(|item| candidate(item.id.clone(), item.score, Arc::clone(&item.fields)));
+                items.map(|item| candidate(item.id.clone(), item.score, item.fields.clone()));
             (items.collect(), list.as_of_ms, lost)
         }
         // Nothing was ever pushed here: an empty list that says so beats an error.
@@ -49,7 +48,7 @@ pub(crate) async fn draft<H: Host>(run: &mut Run<'_, H>, lost: Option<Cause>) ->
     Draft::new(decision, Rung::Popular, cause, CacheState::Bypass, picked)
 }
 
-fn candidate(id: skerry_types::ItemId, score: f32, fields: Arc<Attributes>) -> Candidate {
+fn candidate(id: skerry_types::ItemId, score: f32, fields: Metadata) -> Candidate {
     Candidate {
         id,
         score,

@@ -2,18 +2,19 @@
 //! the item pool that the origin pushed, with the bandit's parameters as they were pushed.
 
 use crate::context::Held;
+use crate::pick;
 use crate::ports::{CacheState, Host, NO_ROW};
 use crate::respond::Draft;
 use crate::serve::{Run, seed};
 use crate::worker::Arms;
 use skerry_decide::score::{EDGE_HISTORY_MAX, EdgePool, HistoryStep, ScoreSource};
-use skerry_decide::{bandit, filter, reason, rules};
+use skerry_decide::{bandit, reason, rules};
 use skerry_types::{
-    Candidate, Cause, ItemId, ItemRef, Reason, ReasonKind, Route, Rung, Source, Taste, UserContext,
-    Value, Warning, WarningCode,
+    Candidate, Cause, ItemHash, ItemId, ItemRef, Metadata, Reason, ReasonKind, Route, Rung, Source,
+    Taste, UserContext, Value, Warning, WarningCode,
 };
 use skerry_wire::decode;
-use skerry_wire::value::{PoolItem, PoolItems};
+use skerry_wire::value::{PoolItem, PoolItems, metadata};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -33,7 +34,7 @@ pub(crate) async fn draft<H: Host>(
         .pool(run.host, &epochs)
         .await
         .ok_or(Cause::NoPool)?;
-    let context = held.map(|held| &held.stored.context);
+    let context = held.and_then(Held::context);
     let history = history(run, context).await;
     let seeds = match &run.ask.route {
         Route::Similar { seeds } => {
@@ -72,7 +73,7 @@ pub(crate) async fn draft<H: Host>(
     };
     let snapshot = explore(run, context, &mut list).await;
     let as_of = held
-        .map_or(run.request.now, |held| held.stored.written_ms)
+        .map_or(run.request.now, Held::written_ms)
         .min(epochs.pool_as_of);
     let warnings = list.warnings;
     let decision = run.own_decision(
@@ -143,9 +144,11 @@ async fn gather<H: Host>(
     ranked: Vec<(u32, f32, ScoreSource)>,
 ) -> List {
     let want = run.ask.n.kept();
-    let seen = rules::LeftOut::new(context, run.ask.exclude.iter().map(ItemId::hash));
+    let seen = context.map_or(&[][..], |context| &context.seen);
+    let seen = rules::LeftOut::new(seen, run.ask.exclude.iter().map(ItemId::hash));
     let mut titles = Titles::default();
     let mut candidates = Vec::with_capacity(want);
+    let mut genres: Vec<Option<Arc<str>>> = Vec::with_capacity(want);
     for chunk in ranked.chunks(CHUNK.max(want)) {
         if candidates.len() >= want {
             break;
@@ -164,7 +167,7 @@ async fn gather<H: Host>(
                     .ask
                     .filter
                     .as_ref()
-                    .is_none_or(|filter| filter::matches(filter, &item.fields));
+                    .is_none_or(|filter| pick::fits(filter, &item.fields));
             if allowed && candidates.len() < want {
                 let reason = match (&run.ask.route, source.because().or(seeds.first().copied())) {
                     (Route::Similar { .. }, Some(seed)) => {
@@ -174,8 +177,10 @@ async fn gather<H: Host>(
                     (_, None) => None,
                 };
                 let fallback = || genre_reason(&item).unwrap_or_else(reason::popular);
+                let reason = reason.unwrap_or_else(fallback);
+                genres.push(item.genre);
                 candidates.push(Candidate {
-                    id: item.id.clone(),
+                    id: item.id,
                     score: share(*score),
                     source: match source {
                         ScoreSource::Vector { .. } => Source::Vector,
@@ -183,16 +188,13 @@ async fn gather<H: Host>(
                         ScoreSource::Popular => Source::Popular,
                     },
                     propensity: 1.0,
-                    reason: reason.unwrap_or_else(fallback),
+                    reason,
                     fields: item.fields,
                 });
             }
         }
     }
-    let genres: Vec<Option<&str>> = candidates
-        .iter()
-        .map(|candidate| rules::first_genre(&candidate.fields))
-        .collect();
+    let genres: Vec<Option<&str>> = genres.iter().map(Option::as_deref).collect();
     let order = rules::diversify(&genres, &rules::genres_named(run.ask.filter.as_ref()));
     let mut slots: Vec<Option<Candidate>> = candidates.into_iter().map(Some).collect();
     let candidates = order
@@ -233,7 +235,7 @@ async fn own_items<H: Host>(
             let score = scores.get(row).copied();
             let fields = described
                 .get(row)
-                .map(|item| Arc::clone(&item.fields))
+                .map(|item| item.fields.clone())
                 .unwrap_or_default();
             let source = if score.is_some() {
                 Source::Vector
@@ -290,14 +292,14 @@ async fn explore<H: Host>(
     let eligible = eligible(run, &arms, context, list).await;
     let slots = bandit::slots_for(run.ask.n.get());
     let draws = arms.snapshot.draw(
-        |arm| eligible.get(arm).is_some_and(Option::is_some),
+        |arm| eligible.get(arm).copied().unwrap_or(false),
         slots.len(),
         seed(run.request.entropy),
     );
-    for (draw, slot) in draws.iter().zip(slots) {
-        let Some(item) = eligible.get(draw.arm).cloned().flatten() else {
-            continue;
-        };
+    let drawn = draws.iter().filter_map(|draw| arms.rows.get(draw.arm));
+    let drawn: Vec<u32> = drawn.map(|(_, row)| *row).collect();
+    let items = describe(run.host, &drawn).await;
+    for ((draw, item), slot) in draws.iter().zip(items).zip(slots) {
         let at = (*slot).min(list.candidates.len());
         let score = list
             .candidates
@@ -309,72 +311,62 @@ async fn explore<H: Host>(
             items: Vec::new(),
             detail: None,
         };
-        let (id, fields) = (item.id, item.fields);
         list.candidates.insert(
             at,
             Candidate {
-                id,
+                id: item.id,
                 score,
                 source: Source::Explore,
                 propensity: draw.propensity as f32,
                 reason,
-                fields,
+                fields: item.fields,
             },
         );
     }
     arms.snapshot.epoch
 }
 
-/// The arms that may be drawn for this request, described.
+/// Which arms may be drawn for this request.
 async fn eligible<H: Host>(
     run: &Run<'_, H>,
     arms: &Arms,
     context: Option<&UserContext>,
     list: &List,
-) -> Vec<Option<PoolItem>> {
+) -> Vec<bool> {
     let shown: std::collections::BTreeSet<_> = list
         .candidates
         .iter()
         .map(|candidate| candidate.id.hash())
         .collect();
-    let out = rules::LeftOut::new(context, run.ask.exclude.iter().map(ItemId::hash));
-    let open: Vec<u32> = arms
-        .rows
-        .iter()
-        .filter(|(hash, row)| *row != NO_ROW && !shown.contains(hash) && !out.has(*hash))
-        .map(|(_, row)| *row)
-        .collect();
-    let hashes: Vec<_> = arms.rows.iter().map(|(hash, _)| *hash).collect();
-    let country = run
-        .ask
-        .context
-        .country
-        .as_ref()
-        .map_or("", |country| country.as_str());
-    let forbidden = match run.request.epochs.mask {
-        0 => Vec::new(),
-        _ => run.host.forbidden(&hashes, run.request.now, country).await,
-    };
-    let described: BTreeMap<u32, PoolItem> = open
-        .iter()
-        .copied()
-        .zip(describe(run.host, &open).await)
-        .collect();
-    arms.rows
-        .iter()
-        .enumerate()
-        .map(|(at, (_, row))| {
-            let item = described
-                .get(row)
-                .filter(|_| !forbidden.get(at).copied().unwrap_or(false))?;
-            let matches = run
-                .ask
-                .filter
-                .as_ref()
-                .is_none_or(|filter| filter::matches(filter, &item.fields));
-            matches.then(|| item.clone())
-        })
-        .collect()
+    let seen = context.map_or(&[][..], |context| &context.seen);
+    let out = rules::LeftOut::new(seen, run.ask.exclude.iter().map(ItemId::hash));
+    let open =
+        |(hash, row): &(ItemHash, u32)| *row != NO_ROW && !shown.contains(hash) && !out.has(*hash);
+    let mut eligible: Vec<bool> = arms.rows.iter().map(open).collect();
+    if run.request.epochs.mask != 0 {
+        let hashes: Vec<_> = arms.rows.iter().map(|(hash, _)| *hash).collect();
+        let country = run.ask.context.country.as_ref();
+        let country = country.map_or("", |country| country.as_str());
+        let forbidden = run.host.forbidden(&hashes, run.request.now, country).await;
+        for (eligible, forbidden) in eligible.iter_mut().zip(forbidden) {
+            *eligible &= !forbidden;
+        }
+    }
+    if let Some(filter) = &run.ask.filter {
+        // Only a filter needs to look at the arms themselves.
+        let mut open: Vec<_> = eligible
+            .iter_mut()
+            .zip(&arms.rows)
+            .filter(|(eligible, _)| **eligible)
+            .collect();
+        let rows: Vec<u32> = open.iter().map(|(_, (_, row))| *row).collect();
+        let items = describe(run.host, &rows).await;
+        for (at, (eligible, _)) in open.iter_mut().enumerate() {
+            let item = items.get(at);
+            **eligible = item.is_some_and(|item| pick::fits(filter, &item.fields));
+        }
+    }
+    eligible
 }
 
 pub(crate) async fn describe<H: Host>(host: &H, rows: &[u32]) -> Vec<PoolItem> {
@@ -400,12 +392,7 @@ impl Titles {
         let items = describe(host, &missing).await;
         self.0
             .extend(missing.into_iter().zip(items).map(|(row, item)| {
-                let title = item
-                    .fields
-                    .get("title")
-                    .and_then(Value::as_str)
-                    .unwrap_or(item.id.as_str())
-                    .into();
+                let title = title(&item.fields).unwrap_or_else(|| item.id.as_str().into());
                 (row, ItemRef { id: item.id, title })
             }));
     }
@@ -441,5 +428,14 @@ fn share(score: f32) -> f32 {
 }
 
 fn genre_reason(item: &PoolItem) -> Option<Reason> {
-    rules::first_genre(&item.fields).map(reason::genre)
+    item.genre.as_deref().map(reason::genre)
+}
+
+/// The title in an item's metadata.
+pub(crate) fn title(fields: &Metadata) -> Option<Arc<str>> {
+    let attributes = metadata::read(fields).ok()?;
+    attributes
+        .get("title")
+        .and_then(Value::as_str)
+        .map(Arc::from)
 }

@@ -6,10 +6,12 @@ use crate::pick;
 use crate::ports::{Body, CacheState, Host, Keep, LogLevel, Note, Request, Response, RouteLabel};
 use crate::serve::Run;
 use skerry_decide::reason;
-use skerry_types::{Candidate, Cause, Decision, Millis, Route, Rung, Uid, Warning, WarningCode};
+use skerry_types::{
+    Attributes, Candidate, Cause, Decision, Millis, Route, Rung, Uid, Warning, WarningCode,
+};
 use skerry_wire::encode;
 use skerry_wire::json::{self, AnswerView, ItemView, Problem, Served, Slots};
-use skerry_wire::value::{ExposedItem, NextPage, RenderedHead, Shown, exposure};
+use skerry_wire::value::{ExposedItem, NextPage, RenderedHead, Shown, exposure, metadata};
 use std::sync::Arc;
 
 /// An answer before it is rendered.
@@ -88,7 +90,7 @@ pub(crate) async fn answer<H: Host>(mut run: Run<'_, H>, mut draft: Draft) -> Re
             .collect(),
         false => Vec::new(),
     };
-    let items: Vec<ItemView<'_>> = match run.ask.explain {
+    let mut items: Vec<ItemView<'_>> = match run.ask.explain {
         true => first
             .iter()
             .zip(&texts)
@@ -96,6 +98,14 @@ pub(crate) async fn answer<H: Host>(mut run: Run<'_, H>, mut draft: Draft) -> Re
             .collect(),
         false => first.iter().map(|one| ItemView::of(one)).collect(),
     };
+    let read = |one: &&Candidate| metadata::read(&one.fields).unwrap_or_default();
+    let asked: Vec<Attributes> = match run.ask.fields.is_empty() {
+        true => Vec::new(),
+        false => first.iter().map(read).collect(),
+    };
+    for (item, attributes) in items.iter_mut().zip(&asked) {
+        *item = item.with(attributes);
+    }
     let (region, pop) = run
         .config
         .as_ref()
@@ -253,11 +263,10 @@ pub(crate) async fn next_draft<H: Host>(
         candidates,
         warnings: Vec::new(),
     };
-    let context = held.map(|held| &held.stored.context);
     let picked = pick::pick(
         run.host,
         &run.ask,
-        context,
+        held.map_or(&[], Held::seen),
         &run.request.epochs,
         run.request.now,
         &decision.candidates,

@@ -269,7 +269,7 @@ impl<H: Host> Run<'_, H> {
             left_ms,
             seed: seed(self.request.entropy),
             pending,
-            want_context: self.subject.is_some(),
+            known_context: held.map_or(0, |held| held.mark(self.request.now)),
         };
         let question = encode(&question).map_err(|_| Cause::OriginError)?;
         let answered = self
@@ -294,39 +294,31 @@ impl<H: Host> Run<'_, H> {
         self.timings
             .extend(frame.stages.iter().map(|(stage, us)| (stage.as_str(), *us)));
         let now = self.request.now;
-        let decision = answer.decision;
+        let decision = answer.decision().map_err(|error| {
+            self.host.log(
+                LogLevel::Warn,
+                &format!("the origin's decision does not decode: {error}"),
+            );
+            Cause::OriginError
+        })?;
         let asked_version = held.map_or(0, |held| held.version);
-        let newest = answer
-            .context
-            .as_ref()
-            .map_or(0, |context| context.as_of_ms);
-        let (context, version) = match answer.context {
-            None => (None, Some(0)),
-            Some(context) => {
-                let version = context::replace(
-                    self.host,
-                    &self.context_key,
-                    context.clone(),
-                    asked_version,
-                    now,
-                )
-                .await;
-                (Some(context), version)
+        let fresh = match &answer.context {
+            // Nothing is known of the subject, or the origin knows what is known here.
+            None => None,
+            Some(fresh) => {
+                context::replace(self.host, &self.context_key, fresh, asked_version, now).await
             }
         };
-        let picked = pick::pick(
-            self.host,
-            &self.ask,
-            context.as_ref().or(held.map(|held| &held.stored.context)),
-            &self.request.epochs,
-            now,
-            &decision.candidates,
-        )
-        .await;
+        let version = match (&answer.context, &fresh) {
+            (None, _) => Some(asked_version),
+            (Some(_), fresh) => fresh.as_ref().map(|fresh| fresh.version).filter(|v| *v > 0),
+        };
+        let picked = self.pick(&decision, fresh.as_ref().or(held)).await;
         let keep = match version {
             Some(context_version) if !matches!(self.ask.route, Route::Rank { .. }) => {
-                let expires = now + self.fresh_ms(now.saturating_sub(newest) < ACTIVE_MS);
-                self.store(key, &decision, expires).await;
+                let active = now.saturating_sub(answer.newest_ms) < ACTIVE_MS;
+                let expires = now + self.fresh_ms(active);
+                self.store(key, answer.decision, expires).await;
                 Some(KeepFor {
                     key: key.to_vec(),
                     render,
@@ -343,20 +335,15 @@ impl<H: Host> Run<'_, H> {
         })
     }
 
-    async fn store(&self, key: &[u8], decision: &Decision, expires: Millis) {
-        // Encoding borrows nothing: the decision is cloned once a miss, cheaply (texts are shared).
-        let Ok(bytes) = encode(&StoredDecision {
-            decision: decision.clone(),
-        }) else {
-            return;
-        };
+    /// Keeps an encoded decision.
+    async fn store(&self, key: &[u8], decision: Vec<u8>, expires: Millis) {
         let tags = if self.context_key.is_empty() {
             Vec::new()
         } else {
             vec![user_tag(&self.context_key)]
         };
         let entry = CacheEntry {
-            decision: bytes,
+            decision,
             expires,
             stale_until: self.request.now + STALE_MS,
         };
@@ -400,11 +387,10 @@ impl<H: Host> Run<'_, H> {
     }
 
     pub(crate) async fn pick(&self, decision: &Decision, held: Option<&Held>) -> Vec<usize> {
-        let context = held.map(|held| &held.stored.context);
         pick::pick(
             self.host,
             &self.ask,
-            context,
+            held.map_or(&[], Held::seen),
             &self.request.epochs,
             self.request.now,
             &decision.candidates,

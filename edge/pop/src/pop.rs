@@ -193,6 +193,7 @@ fn restore(kv: &Kv, spool: &Spool, now: Millis) {
             let mut stored = held.unwrap_or_else(|| StoredContext {
                 written_ms: now,
                 expires_ms: now + CONTEXT_FRESH_MS,
+                mark: 0,
                 context: UserContext::default(),
             });
             let mut changed = false;
@@ -200,6 +201,7 @@ fn restore(kv: &Kv, spool: &Spool, now: Millis) {
                 changed |= stored.context.apply(event);
             }
             if changed {
+                stored.mark = 0;
                 encode(&stored).ok().map(Into::into)
             } else {
                 None

@@ -1,11 +1,11 @@
 //! A world in memory, written by hand, that fails on cue: items by number, each followed by the next.
 
-use crate::ports::{CandidateRow, Card, Model, PortError, World};
+use crate::ports::{Arms, CandidateRow, Card, Cards, Model, Place, PortError, World};
 use skerry_decide::bandit::{ArmParams, Params, Snapshot};
 use skerry_decide::score::HistoryStep;
 use skerry_types::{
-    Attributes, Event, EventId, EventKind, Hlc, ItemId, Rights, Source, Surface, Taste, TenantId,
-    Tick, UserContext, UserId, Value,
+    Attributes, Event, EventId, EventKind, Hlc, Item, ItemId, Rights, Source, Surface, Taste,
+    TenantId, Tick, UserContext, UserId, Value,
 };
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,13 +22,12 @@ pub fn card(n: usize, rights: Rights) -> Card {
         ("title".into(), Value::text(&title)),
         ("genre".into(), Value::List(vec![Value::text(genre)])),
     ]);
-    Card {
+    let item = Item {
         id: item_id(n),
-        hash: item_id(n).hash(),
-        title: title.into(),
-        fields: Arc::new(fields),
+        attributes: fields.clone(),
         rights,
-    }
+    };
+    Card::new(&item, fields)
 }
 
 pub fn event(kind: EventKind, item: usize, n: u64) -> Event {
@@ -100,6 +99,7 @@ fn down(what: &'static str) -> PortError {
 
 impl World for FakeWorld {
     type Model = FakeModel;
+    type Cards<'a> = FakeCards;
 
     fn context(
         &self,
@@ -120,28 +120,29 @@ impl World for FakeWorld {
         (!self.faults.no_model).then(|| Arc::new(model))
     }
 
-    fn card(&self, _tenant: &TenantId, id: &ItemId) -> Option<Arc<Card>> {
-        let n: usize = id.as_str().parse().ok()?;
-        let rights = Rights {
+    fn cards<'a>(&'a self, _tenant: &TenantId, _model: &'a FakeModel) -> FakeCards {
+        let rights = |n| Rights {
             hidden: self.hidden.contains(&n),
             ..Rights::default()
         };
-        Some(Arc::new(card(n, rights)))
+        FakeCards((0..self.items).map(|n| card(n, rights(n))).collect())
     }
 
     fn near(
         &self,
         tenant: &TenantId,
+        model: &FakeModel,
         query: &[f32],
         k: usize,
     ) -> Result<Vec<(u32, f32)>, PortError> {
-        self.near_where(tenant, query, k, &|_| true)
+        self.near_where(tenant, model, query, k, &|_| true)
     }
 
     /// Nearest is what comes next by number.
     fn near_where(
         &self,
         _tenant: &TenantId,
+        _model: &FakeModel,
         query: &[f32],
         k: usize,
         allow: &dyn Fn(u32) -> bool,
@@ -161,7 +162,7 @@ impl World for FakeWorld {
         &self,
         _tenant: &TenantId,
         surface: &Surface,
-    ) -> Result<Option<Arc<Snapshot>>, PortError> {
+    ) -> Result<Option<Arc<Arms>>, PortError> {
         if self.faults.bandit {
             return Err(down("bandit"));
         }
@@ -175,7 +176,11 @@ impl World for FakeWorld {
             surface: surface.clone(),
             arms: self.arms.iter().map(arm).collect(),
         };
-        Ok((!self.arms.is_empty()).then(|| Arc::new(Snapshot::integrate(&params))))
+        let arms = Arms {
+            snapshot: Snapshot::integrate(&params),
+            places: self.arms.iter().map(|n| Place(*n as u32)).collect(),
+        };
+        Ok((!self.arms.is_empty()).then(|| Arc::new(arms)))
     }
 
     fn region(&self) -> Arc<str> {
@@ -184,6 +189,23 @@ impl World for FakeWorld {
 
     fn tick(&self) -> Tick {
         Tick(0)
+    }
+}
+
+/// Place, row and number of an item are the same.
+pub struct FakeCards(Vec<Card>);
+
+impl Cards for FakeCards {
+    fn row(&self, row: u32) -> Option<&Card> {
+        self.0.get(row as usize)
+    }
+
+    fn at(&self, place: Place) -> Option<&Card> {
+        self.row(place.0)
+    }
+
+    fn of(&self, id: &ItemId) -> Option<&Card> {
+        self.row(id.as_str().parse().ok()?)
     }
 }
 

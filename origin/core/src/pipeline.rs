@@ -1,7 +1,7 @@
 //! One question, from features to reasons. Every step has its time and a fallback: a step that
 //! fails costs quality, says so in the warnings, and never the answer.
 
-use crate::ports::{CandidateRow, Card, Model, PortError, World};
+use crate::ports::{CandidateRow, Card, Cards, Model, PortError, World};
 use crate::reasons;
 use skerry_decide::bandit;
 use skerry_decide::filter;
@@ -11,7 +11,6 @@ use skerry_types::{
     Ask, Candidate, Decision, Event, ItemId, Millis, Reason, ReasonKind, Route, Rung, Source, Tick,
     Uid, UserContext, Warning, WarningCode,
 };
-use std::borrow::Cow;
 use std::sync::Arc;
 
 /// Vector neighbours fetched for one question.
@@ -39,7 +38,7 @@ pub struct Question<'a> {
 pub struct Outcome {
     pub decision: Decision,
     /// The context that it was made from, pending events included.
-    pub context: Option<UserContext>,
+    pub context: Option<Arc<UserContext>>,
     /// Time of each step, in the order of [`STAGES`].
     pub stages_us: [u32; 6],
     /// What each input was, for `explain`.
@@ -93,40 +92,32 @@ pub fn answer<W: World>(world: &W, question: &Question<'_>) -> Outcome {
     run.mark(0);
     let Some(model) = world.model(&question.ask.tenant) else {
         run.lost("model", "no model is in service yet");
-        return run.finish(
-            Vec::new(),
-            context.map(Cow::into_owned),
-            None,
-            Arc::from("none"),
-        );
+        return run.finish(Vec::new(), context, None, Arc::from("none"));
     };
-    let profile = run.profile(&*model, context_ref);
+    let model = &*model;
+    let cards = world.cards(&question.ask.tenant, model);
+    let profile = run.profile(model, context_ref);
     let rules = run.rules(context_ref);
-    let rows = run.candidates(&*model, &profile, &rules);
+    let rows = run.candidates(model, &cards, &profile, &rules);
     run.mark(1);
-    let ranked = run.rank(&*model, &profile, rows);
+    let ranked = run.rank(model, &profile, rows);
     run.mark(2);
-    let mut kept = run.apply_rules(&*model, &rules, ranked);
+    let mut kept = run.apply_rules(&cards, &rules, ranked);
     run.mark(3);
     let snapshot = if question.explore {
-        run.explore(&mut kept, &rules)
+        run.explore(&cards, &mut kept, &rules)
     } else {
         None
     };
     run.mark(4);
-    let candidates = run.explain(&*model, context_ref, kept);
+    let candidates = run.explain(&cards, context_ref, kept);
     run.mark(5);
-    run.finish(
-        candidates,
-        context.map(Cow::into_owned),
-        snapshot,
-        model.version(),
-    )
+    run.finish(candidates, context, snapshot, model.version())
 }
 
 /// A ranked item on its way into the answer.
-struct Kept {
-    card: Arc<Card>,
+struct Kept<'c> {
+    card: &'c Card,
     score: f32,
     source: Source,
     propensity: f32,
@@ -211,7 +202,7 @@ impl<'a, W: World> Run<'a, W> {
     }
 
     /// The subject's context with the pending events applied.
-    fn features(&mut self) -> Option<Cow<'a, UserContext>> {
+    fn features(&mut self) -> Option<Arc<UserContext>> {
         let ask = self.question.ask;
         let subject = ask.subject()?;
         let stored = match self.world.context(&ask.tenant, &subject) {
@@ -224,19 +215,18 @@ impl<'a, W: World> Run<'a, W> {
         if stored.is_none() && self.question.pending.is_empty() {
             return None;
         }
-        let mut context =
-            stored.map_or_else(UserContext::default, |stored| UserContext::clone(&stored));
+        let mut context = stored.unwrap_or_default();
         let mut applied = 0;
         for event in self.question.pending {
-            applied +=
-                usize::from(event.subject().as_ref() == Some(&subject) && context.apply(event));
+            let own = event.subject().as_ref() == Some(&subject);
+            applied += usize::from(own && Arc::make_mut(&mut context).apply(event));
         }
         let detail = format!(
             "{} recent events, {applied} of them pending",
             context.recent.len()
         );
         self.present("features", Some(context.as_of_ms), detail);
-        Some(Cow::Owned(context))
+        Some(context)
     }
 
     fn profile(
@@ -281,7 +271,7 @@ impl<'a, W: World> Run<'a, W> {
         let exclude = ask.exclude.iter().chain(seeds).map(ItemId::hash);
         Rules {
             ask,
-            out: LeftOut::new(context, exclude),
+            out: LeftOut::new(context.map_or(&[], |context| &context.seen), exclude),
             now: self.question.now,
             own_items: matches!(ask.route, Route::Rank { .. }),
         }
@@ -290,6 +280,7 @@ impl<'a, W: World> Run<'a, W> {
     fn candidates(
         &mut self,
         model: &W::Model,
+        cards: &W::Cards<'_>,
         profile: &<W::Model as Model>::Profile,
         rules: &Rules<'_>,
     ) -> Vec<CandidateRow> {
@@ -324,12 +315,12 @@ impl<'a, W: World> Run<'a, W> {
                     None => Vec::new(),
                     Some(query) => {
                         let found = if ask.filter.is_some() {
-                            let card =
-                                |row| model.id(row).and_then(|id| self.world.card(tenant, id));
-                            let allow = |row: u32| card(row).is_some_and(|card| rules.allow(&card));
-                            self.world.near_where(tenant, query, NEAR_MAX, &allow)
+                            let allow =
+                                |row: u32| cards.row(row).is_some_and(|card| rules.allow(card));
+                            self.world
+                                .near_where(tenant, model, query, NEAR_MAX, &allow)
                         } else {
-                            self.world.near(tenant, query, NEAR_MAX)
+                            self.world.near(tenant, model, query, NEAR_MAX)
                         };
                         found.unwrap_or_else(|error| {
                             self.fallback(&error);
@@ -390,30 +381,27 @@ impl<'a, W: World> Run<'a, W> {
     }
 
     /// Seen, excluded, filter and rights take items out; diversity reorders what is left.
-    fn apply_rules(
+    fn apply_rules<'c>(
         &mut self,
-        model: &W::Model,
+        cards: &'c W::Cards<'_>,
         rules: &Rules<'_>,
         ranked: Vec<(CandidateRow, f32)>,
-    ) -> Vec<Kept> {
+    ) -> Vec<Kept<'c>> {
         let ask = self.question.ask;
         let want = if rules.own_items {
             ranked.len()
         } else {
             ask.n.kept()
         };
-        let mut kept: Vec<Kept> = Vec::with_capacity(want);
+        let mut kept: Vec<Kept<'c>> = Vec::with_capacity(want);
         for (row, score) in ranked {
             if kept.len() == want {
                 break;
             }
-            let Some(card) = model
-                .id(row.item)
-                .and_then(|id| self.world.card(&ask.tenant, id))
-            else {
+            let Some(card) = cards.row(row.item) else {
                 continue;
             };
-            if rules.allow(&card) {
+            if rules.allow(card) {
                 let score = 1.0 / (1.0 + (-score).exp());
                 kept.push(Kept {
                     card,
@@ -427,12 +415,10 @@ impl<'a, W: World> Run<'a, W> {
         if rules.own_items {
             return kept;
         }
-        let genres: Vec<Option<&str>> = kept
-            .iter()
-            .map(|kept| rules::first_genre(&kept.card.fields))
-            .collect();
+        let genres: Vec<Option<&str>> =
+            kept.iter().map(|kept| kept.card.genre.as_deref()).collect();
         let order = rules::diversify(&genres, &rules::genres_named(ask.filter.as_ref()));
-        let mut slots: Vec<Option<Kept>> = kept.into_iter().map(Some).collect();
+        let mut slots: Vec<Option<Kept<'c>>> = kept.into_iter().map(Some).collect();
         order
             .into_iter()
             .filter_map(|at| slots.get_mut(at).and_then(Option::take))
@@ -441,36 +427,38 @@ impl<'a, W: World> Run<'a, W> {
 
     /// Puts what the bandit draws into its slots. Arms that are in the list already are not drawn,
     /// so that the propensities are those of the draw alone.
-    fn explore(&mut self, kept: &mut Vec<Kept>, rules: &Rules<'_>) -> Option<u64> {
+    fn explore<'c>(
+        &mut self,
+        cards: &'c W::Cards<'_>,
+        kept: &mut Vec<Kept<'c>>,
+        rules: &Rules<'_>,
+    ) -> Option<u64> {
         let ask = self.question.ask;
         if !matches!(ask.route, Route::Recommend) {
             return None;
         }
-        let snapshot = match self.world.bandit(&ask.tenant, &ask.surface) {
-            Ok(snapshot) => snapshot?,
+        let arms = match self.world.bandit(&ask.tenant, &ask.surface) {
+            Ok(arms) => arms?,
             Err(error) => {
                 self.fallback(&error);
                 return None;
             }
         };
-        let shown: std::collections::HashSet<_> = kept.iter().map(|kept| kept.card.hash).collect();
-        let cards: Vec<Option<Arc<Card>>> = snapshot
-            .arms
-            .iter()
-            .map(|arm| {
-                self.world
-                    .card(&ask.tenant, &arm.item)
-                    .filter(|card| !shown.contains(&card.hash) && rules.allow(card))
-            })
-            .collect();
+        let mut shown: Vec<_> = kept.iter().map(|kept| kept.card.hash).collect();
+        shown.sort_unstable();
+        let card = |arm: usize| {
+            let card = arms.places.get(arm).and_then(|place| cards.at(*place))?;
+            (shown.binary_search(&card.hash).is_err() && rules.allow(card)).then_some(card)
+        };
         let slots = bandit::slots_for(ask.n.get());
-        let eligible = |arm: usize| cards.get(arm).is_some_and(Option::is_some);
-        for (draw, slot) in snapshot
+        let eligible = |arm: usize| card(arm).is_some();
+        for (draw, slot) in arms
+            .snapshot
             .draw(eligible, slots.len(), self.question.seed)
             .iter()
             .zip(slots)
         {
-            let Some(card) = cards.get(draw.arm).cloned().flatten() else {
+            let Some(card) = card(draw.arm) else {
                 continue;
             };
             let score = kept
@@ -489,23 +477,20 @@ impl<'a, W: World> Run<'a, W> {
                 },
             );
         }
-        Some(snapshot.epoch)
+        Some(arms.snapshot.epoch)
     }
 
     fn explain(
         &self,
-        model: &W::Model,
+        cards: &W::Cards<'_>,
         context: Option<&UserContext>,
-        kept: Vec<Kept>,
+        kept: Vec<Kept<'_>>,
     ) -> Vec<Candidate> {
         let ask = self.question.ask;
-        let history = reasons::History::new(context, |id| self.world.card(&ask.tenant, id));
+        let history = reasons::History::new(context, cards);
         let mut candidates = Vec::with_capacity(kept.len());
         for kept in kept {
-            let because = kept
-                .because
-                .and_then(|row| model.id(row))
-                .and_then(|id| self.world.card(&ask.tenant, id));
+            let because = kept.because.and_then(|row| cards.row(row));
             let reason: Reason = match (&ask.route, kept.source, because) {
                 (_, Source::Explore, _) => Reason {
                     kind: ReasonKind::Explore,
@@ -513,18 +498,16 @@ impl<'a, W: World> Run<'a, W> {
                     detail: None,
                 },
                 (Route::Similar { .. }, _, Some(seed)) => {
-                    reasons::about(ReasonKind::SimilarTo, &seed)
+                    reasons::about(ReasonKind::SimilarTo, seed)
                 }
                 (Route::Similar { seeds }, _, None) => {
-                    let seed = seeds
-                        .first()
-                        .and_then(|seed| self.world.card(&ask.tenant, seed));
+                    let seed = seeds.first().and_then(|seed| cards.of(seed));
                     seed.map_or_else(skerry_decide::reason::popular, |seed| {
-                        reasons::about(ReasonKind::SimilarTo, &seed)
+                        reasons::about(ReasonKind::SimilarTo, seed)
                     })
                 }
-                (_, _, Some(because)) => history.because(&because),
-                (_, Source::Vector | Source::Recent, None) => history.by_genre(&kept.card),
+                (_, _, Some(because)) => history.because(because),
+                (_, Source::Vector | Source::Recent, None) => history.by_genre(kept.card),
                 _ => skerry_decide::reason::popular(),
             };
             candidates.push(Candidate {
@@ -533,7 +516,7 @@ impl<'a, W: World> Run<'a, W> {
                 source: kept.source,
                 propensity: kept.propensity,
                 reason,
-                fields: Arc::clone(&kept.card.fields),
+                fields: kept.card.metadata.clone(),
             });
         }
         candidates
@@ -542,7 +525,7 @@ impl<'a, W: World> Run<'a, W> {
     fn finish(
         mut self,
         candidates: Vec<Candidate>,
-        context: Option<UserContext>,
+        context: Option<Arc<UserContext>>,
         snapshot: Option<u64>,
         model: Arc<str>,
     ) -> Outcome {

@@ -2,10 +2,13 @@
 //! that could wait (a remote shard, a GPU) hides behind a port that has its own budget and fallback.
 
 use skerry_decide::bandit::Snapshot;
+use skerry_decide::rules;
 use skerry_decide::score::HistoryStep;
 use skerry_types::{
-    Attributes, ItemHash, ItemId, Rights, Source, Surface, TenantId, Tick, UserContext,
+    Attributes, Item, ItemHash, ItemId, Metadata, Rights, Source, Surface, TenantId, Tick,
+    UserContext,
 };
+use skerry_wire::value::metadata;
 use std::sync::Arc;
 
 /// Why a port gave nothing. The pipeline goes on with the step's fallback and says so.
@@ -20,6 +23,9 @@ pub struct PortError {
 /// Everything that the pipeline asks of the origin.
 pub trait World: Send + Sync {
     type Model: Model;
+    type Cards<'a>: Cards
+    where
+        Self: 'a;
 
     /// Context of a subject (`u:USER` or `s:SESSION`), `None` where nothing is known.
     fn context(
@@ -31,13 +37,14 @@ pub trait World: Send + Sync {
     /// The model in service. `None` before the first one.
     fn model(&self, tenant: &TenantId) -> Option<Arc<Self::Model>>;
 
-    /// What the pipeline needs to know of an item.
-    fn card(&self, tenant: &TenantId, id: &ItemId) -> Option<Arc<Card>>;
+    /// The catalogue as it is now, with the model's rows in it.
+    fn cards<'a>(&'a self, tenant: &TenantId, model: &'a Self::Model) -> Self::Cards<'a>;
 
     /// The `k` rows nearest to `query` in the model's item space, best first.
     fn near(
         &self,
         tenant: &TenantId,
+        model: &Self::Model,
         query: &[f32],
         k: usize,
     ) -> Result<Vec<(u32, f32)>, PortError>;
@@ -46,22 +53,39 @@ pub trait World: Send + Sync {
     fn near_where(
         &self,
         tenant: &TenantId,
+        model: &Self::Model,
         query: &[f32],
         k: usize,
         allow: &dyn Fn(u32) -> bool,
     ) -> Result<Vec<(u32, f32)>, PortError>;
 
     /// What to explore on a surface, with win probabilities ready. `None`: nothing.
-    fn bandit(
-        &self,
-        tenant: &TenantId,
-        surface: &Surface,
-    ) -> Result<Option<Arc<Snapshot>>, PortError>;
+    fn bandit(&self, tenant: &TenantId, surface: &Surface) -> Result<Option<Arc<Arms>>, PortError>;
 
     /// Name of this region.
     fn region(&self) -> Arc<str>;
 
     fn tick(&self) -> Tick;
+}
+
+/// The catalogue at one moment: looked up some hundred times for one question.
+pub trait Cards {
+    /// By the model's row.
+    fn row(&self, row: u32) -> Option<&Card>;
+    /// By place.
+    fn at(&self, place: Place) -> Option<&Card>;
+    fn of(&self, id: &ItemId) -> Option<&Card>;
+}
+
+/// Where an item is in the catalogue: the same for the life of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Place(pub u32);
+
+/// What to explore, with the place of each arm.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Arms {
+    pub snapshot: Snapshot,
+    pub places: Vec<Place>,
 }
 
 /// An item as the pipeline sees it.
@@ -70,9 +94,29 @@ pub struct Card {
     pub id: ItemId,
     pub hash: ItemHash,
     pub title: Arc<str>,
-    /// Metadata that goes into answers: at most 512 bytes.
-    pub fields: Arc<Attributes>,
+    /// What filters look at and answers show: at most 512 bytes of JSON.
+    pub fields: Attributes,
+    /// The same, on its way into answers.
+    pub metadata: Metadata,
+    /// The first genre.
+    pub genre: Option<Arc<str>>,
     pub rights: Rights,
+}
+
+impl Card {
+    /// Of an item, with the part of its attributes that goes into answers.
+    #[must_use]
+    pub fn new(item: &Item, fields: Attributes) -> Self {
+        Self {
+            id: item.id.clone(),
+            hash: item.id.hash(),
+            title: Arc::from(item.title()),
+            metadata: metadata::of(&fields),
+            genre: rules::first_genre(&fields).map(Arc::from),
+            fields,
+            rights: item.rights.clone(),
+        }
+    }
 }
 
 /// A candidate before it is ranked.

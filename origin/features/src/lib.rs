@@ -271,6 +271,7 @@ impl Store {
                 let stored = StoredContext {
                     written_ms: context.as_of_ms,
                     expires_ms: 0,
+                    mark: 0,
                     context: (*context).clone(),
                 };
                 let bytes = skerry_wire::encode(&stored)

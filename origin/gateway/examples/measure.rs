@@ -178,7 +178,7 @@ async fn question(connection: &Connection, user: &str, seed: u64) -> Result<Answ
         left_ms: 5_000,
         seed,
         pending: vec![],
-        want_context: false,
+        known_context: 0,
     };
     let (mut send, mut recv) = connection.open_bi().await?;
     write(&mut send, &frame).await?;

@@ -6,12 +6,13 @@ use crate::hub::Hub;
 use bytes::Bytes;
 use skerry_origin_core::{Outcome, Question, answer};
 use skerry_origin_events::{InputNote, Kept};
-use skerry_types::{Route, Tick, Uid};
+use skerry_types::{Route, Tick, Uid, UserContext};
 use skerry_wire::CodecError;
 use skerry_wire::frame::{
-    Answer, AnswerFrame, AskFrame, FRAME_BYTES_MAX, Refusal, RefusalCode, Stage,
+    Answer, AnswerContext, AnswerFrame, AskFrame, FRAME_BYTES_MAX, Refusal, RefusalCode, Stage,
 };
 use skerry_wire::json::{RANK_ITEMS_MAX, SEEDS_MAX};
+use skerry_wire::value::StoredDecision;
 use std::sync::atomic::Ordering;
 
 /// Names of the pipeline's steps, as the wire has them.
@@ -66,8 +67,13 @@ pub fn serve(hub: &Hub, bytes: &Bytes, pop: &str, arrived: Tick) -> Result<Bytes
     }
     let decision_id = decision.id;
     let stages = STAGES.into_iter().zip(stages_us).collect();
-    let context = if frame.want_context { context } else { None };
-    let encoded = encode(hub, Ok(Answer { decision, context }), stages)?;
+    let newest_ms = context.as_ref().map_or(0, |context| context.as_of_ms);
+    let answer = Answer {
+        decision: skerry_wire::encode(&StoredDecision { decision })?,
+        newest_ms,
+        context: news(context.as_deref(), frame.known_context)?,
+    };
+    let encoded = encode(hub, Ok(answer), stages)?;
     let inputs = inputs.into_iter().map(|input| InputNote {
         name: input.name.into(),
         status: input.status.as_str().into(),
@@ -83,6 +89,12 @@ pub fn serve(hub: &Hub, bytes: &Bytes, pop: &str, arrived: Tick) -> Result<Bytes
         inputs: inputs.collect(),
     });
     Ok(encoded)
+}
+
+/// The context, where the PoP has another one or none.
+fn news(context: Option<&UserContext>, known: u64) -> Result<Option<AnswerContext>, CodecError> {
+    let other = context.filter(|context| context.mark() != known);
+    other.map(AnswerContext::of).transpose()
 }
 
 /// The encoded refusal of a question that was not even read.

@@ -6,9 +6,10 @@
 
 use crate::Error;
 use crate::state::State;
+use arc_swap::ArcSwap;
 use fjall::{Database, Keyspace, PersistMode};
 use parking_lot::{Mutex, RwLock};
-use skerry_origin_core::Card;
+use skerry_origin_core::{Card, Place};
 use skerry_types::{Attributes, Item, ItemHash, ItemId, Rights, TenantId};
 use skerry_wire::codec::{decode_as, encode_as};
 use skerry_wire::value::schema::CATALOG_ITEM;
@@ -32,21 +33,40 @@ pub struct Entry {
 
 impl Entry {
     fn new(item: Item) -> Self {
-        let card = Card {
-            id: item.id.clone(),
-            hash: item.id.hash(),
-            title: Arc::from(item.title()),
-            fields: Arc::new(card_fields(&item.attributes)),
-            rights: item.rights.clone(),
-        };
-        Self {
-            item,
-            card: Arc::new(card),
-        }
+        let card = Arc::new(Card::new(&item, card_fields(&item.attributes)));
+        Self { item, card }
     }
 }
 
 type Items = HashMap<ItemId, Arc<Entry>, BuildHasherDefault<IdHasher>>;
+
+/// Cards of one chunk of a [`Table`].
+const CHUNK: usize = 512;
+
+/// All cards by place: a snapshot that questions read without a lock. A change copies one chunk.
+#[derive(Debug, Clone, Default)]
+pub struct Table(Vec<Arc<Vec<Option<Arc<Card>>>>>);
+
+impl Table {
+    pub fn at(&self, place: Place) -> Option<&Card> {
+        let place = place.0 as usize;
+        self.0.get(place / CHUNK)?.get(place % CHUNK)?.as_deref()
+    }
+
+    fn set(&mut self, place: Place, card: Option<Arc<Card>>) {
+        let place = place.0 as usize;
+        while self.0.len() <= place / CHUNK {
+            self.0.push(Arc::new(vec![None; CHUNK]));
+        }
+        let chunk = self.0.get_mut(place / CHUNK).map(Arc::make_mut);
+        if let Some(slot) = chunk.and_then(|chunk| chunk.get_mut(place % CHUNK)) {
+            *slot = card;
+        }
+    }
+}
+
+/// Places given out so far; one is never taken back.
+type Places = HashMap<ItemId, Place, BuildHasherDefault<IdHasher>>;
 
 /// FNV-1a: an answer looks some hundred short ids up, and operators do not attack their own
 /// catalogue.
@@ -85,6 +105,8 @@ pub struct Catalog {
     db: Database,
     store: Keyspace,
     items: RwLock<Items>,
+    places: RwLock<Places>,
+    table: ArcSwap<Table>,
     /// Removed items: in the mask, nowhere else.
     removed: RwLock<HashMap<ItemHash, ItemId>>,
     writing: Mutex<()>,
@@ -121,11 +143,19 @@ impl Catalog {
                 }
             }
         }
+        let mut table = Table::default();
+        let mut places = Places::default();
+        for (entry, place) in items.values().zip(0..) {
+            places.insert(entry.item.id.clone(), Place(place));
+            table.set(Place(place), Some(Arc::clone(&entry.card)));
+        }
         Ok(Self {
             tenant: tenant.clone(),
             db: state.db.clone(),
             store,
             items: RwLock::new(items),
+            places: RwLock::new(places),
+            table: ArcSwap::from_pointee(table),
             removed: RwLock::new(removed),
             writing: Mutex::new(()),
             rights_changed: watch::Sender::new(0),
@@ -142,6 +172,34 @@ impl Catalog {
             .read()
             .get(id)
             .map(|entry| Arc::clone(&entry.card))
+    }
+
+    /// All cards, as of now.
+    pub fn table(&self) -> Arc<Table> {
+        self.table.load_full()
+    }
+
+    /// Where an item is, or will be once it is there.
+    pub fn place(&self, id: &ItemId) -> Place {
+        if let Some(place) = self.known_place(id) {
+            return place;
+        }
+        let mut places = self.places.write();
+        let next = Place(u32::try_from(places.len()).unwrap_or(u32::MAX));
+        *places.entry(id.clone()).or_insert(next)
+    }
+
+    /// Where an item is; `None` where nobody asked for its place before.
+    pub fn known_place(&self, id: &ItemId) -> Option<Place> {
+        self.places.read().get(id).copied()
+    }
+
+    fn show<'c>(&self, cards: impl Iterator<Item = (&'c ItemId, Option<Arc<Card>>)>) {
+        let mut table = Table::clone(&self.table.load());
+        for (id, card) in cards {
+            table.set(self.place(id), card);
+        }
+        self.table.store(Arc::new(table));
     }
 
     pub fn len(&self) -> usize {
@@ -196,6 +254,8 @@ impl Catalog {
             return Ok(written);
         }
         batch.durability(Some(PersistMode::SyncData)).commit()?;
+        let shown = fresh.values();
+        self.show(shown.map(|entry| (&entry.item.id, Some(Arc::clone(&entry.card)))));
         {
             let (mut items, mut removed) = (self.items.write(), self.removed.write());
             for (id, entry) in fresh {
@@ -236,6 +296,7 @@ impl Catalog {
             encode_as(CATALOG_ITEM, &None::<Item>)?,
         );
         batch.durability(Some(PersistMode::SyncData)).commit()?;
+        self.show(std::iter::once((id, None)));
         self.removed.write().insert(id.hash(), id.clone());
         self.items.write().remove(id);
         self.announce(true, false);
@@ -263,12 +324,12 @@ impl Catalog {
 
     /// Id and metadata as pools carry them.
     pub fn pool_item(&self, id: &ItemId) -> PoolItem {
-        let fields = self
-            .card(id)
-            .map_or_else(Default::default, |card| Arc::clone(&card.fields));
+        let card = self.card(id);
+        let card = card.as_deref();
         PoolItem {
             id: id.clone(),
-            fields,
+            genre: card.and_then(|card| card.genre.clone()),
+            fields: card.map_or_else(Default::default, |card| card.metadata.clone()),
         }
     }
 
@@ -400,6 +461,40 @@ mod tests {
             catalog.mask().entries.is_empty(),
             "an item that comes back is free"
         );
+    }
+
+    #[test]
+    fn cards_are_found_by_place_as_they_are_now() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::open(dir.path(), false).unwrap();
+        let catalog = Catalog::open(&state, &TenantId::default()).unwrap();
+        let id = |n: usize| ItemId::new(&format!("i{n}")).unwrap();
+        // A place may be asked for before its item is there.
+        let early = catalog.place(&id(1_000));
+        catalog
+            .put((0..1_000).map(|n| item(&format!("i{n}"), false)).collect())
+            .unwrap();
+        let before = catalog.table();
+        assert!(before.at(early).is_none());
+        catalog
+            .put(vec![item("i1000", false), item("i7", true)])
+            .unwrap();
+        catalog.remove(&id(8)).unwrap();
+        let (table, seven) = (catalog.table(), catalog.place(&id(7)));
+        assert_eq!(table.at(early).unwrap().id, id(1_000));
+        assert!(table.at(seven).unwrap().rights.hidden);
+        assert!(
+            !before.at(seven).unwrap().rights.hidden,
+            "a question keeps its snapshot"
+        );
+        assert!(table.at(catalog.place(&id(8))).is_none());
+        for n in (0..1_000).filter(|n| *n != 8) {
+            assert_eq!(
+                table.at(catalog.known_place(&id(n)).unwrap()).unwrap().id,
+                id(n)
+            );
+        }
+        assert!(catalog.known_place(&id(2_000)).is_none());
     }
 
     #[test]

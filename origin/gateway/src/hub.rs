@@ -2,7 +2,7 @@
 //! origin is in its life. The pipeline's ports are implemented here, in process.
 
 use crate::artifacts::Artifacts;
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Table};
 use crate::clock::Clock;
 use crate::counters::Counters;
 use crate::pops::Pops;
@@ -12,12 +12,10 @@ use crate::users::Users;
 use crate::{Error, Options};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
-use skerry_decide::bandit::Snapshot;
 use skerry_origin_bandit::Ledger;
-use skerry_origin_core::{Card, PortError, World};
+use skerry_origin_core::{Arms, Card, Cards, Place, PortError, World};
 use skerry_origin_events::{Answers, Log};
 use skerry_origin_features::Store;
-use skerry_origin_ranker::Model;
 use skerry_types::{ItemId, Millis, Surface, TenantId, Tick, Uid, UserContext, UserId};
 use skerry_wire::frame::{PushKind, RegionState};
 use std::collections::{HashMap, VecDeque};
@@ -80,7 +78,7 @@ pub struct Hub {
     pub pops: Pops,
     pub counters: Counters,
     pub service: ArcSwapOption<Service>,
-    pub bandits: ArcSwap<HashMap<Surface, Arc<Snapshot>>>,
+    pub bandits: ArcSwap<HashMap<Surface, Arc<Arms>>>,
     pub news: broadcast::Sender<News>,
     pub life: watch::Sender<Life>,
     pub draining: AtomicBool,
@@ -250,8 +248,30 @@ impl Hub {
     }
 }
 
+/// The catalogue as it is for one question.
+pub struct Now<'a> {
+    catalog: &'a Catalog,
+    table: Arc<Table>,
+    model: &'a Service,
+}
+
+impl Cards for Now<'_> {
+    fn row(&self, row: u32) -> Option<&Card> {
+        self.at(self.model.place(row)?)
+    }
+
+    fn at(&self, place: Place) -> Option<&Card> {
+        self.table.at(place)
+    }
+
+    fn of(&self, id: &ItemId) -> Option<&Card> {
+        self.at(self.catalog.known_place(id)?)
+    }
+}
+
 impl World for Hub {
-    type Model = Model;
+    type Model = Service;
+    type Cards<'a> = Now<'a>;
 
     fn context(
         &self,
@@ -266,49 +286,43 @@ impl World for Hub {
             })
     }
 
-    fn model(&self, tenant: &TenantId) -> Option<Arc<Model>> {
-        if *tenant != self.tenant {
-            return None;
-        }
-        self.service
-            .load()
-            .as_ref()
-            .map(|service| Arc::clone(&service.model))
+    fn model(&self, tenant: &TenantId) -> Option<Arc<Service>> {
+        (*tenant == self.tenant)
+            .then(|| self.service.load_full())
+            .flatten()
     }
 
-    fn card(&self, tenant: &TenantId, id: &ItemId) -> Option<Arc<Card>> {
-        if *tenant == self.tenant {
-            self.catalog.card(id)
-        } else {
-            None
+    /// There is one tenant, and only its model gets here.
+    fn cards<'a>(&'a self, _: &TenantId, model: &'a Service) -> Now<'a> {
+        Now {
+            catalog: &self.catalog,
+            table: self.catalog.table(),
+            model,
         }
     }
 
-    fn near(&self, _: &TenantId, query: &[f32], k: usize) -> Result<Vec<(u32, f32)>, PortError> {
-        match self.service.load().as_ref() {
-            Some(service) => service.near(query, k),
-            None => Ok(Vec::new()),
-        }
+    fn near(
+        &self,
+        _: &TenantId,
+        model: &Service,
+        query: &[f32],
+        k: usize,
+    ) -> Result<Vec<(u32, f32)>, PortError> {
+        model.near(query, k)
     }
 
     fn near_where(
         &self,
         _: &TenantId,
+        model: &Service,
         query: &[f32],
         k: usize,
         allow: &dyn Fn(u32) -> bool,
     ) -> Result<Vec<(u32, f32)>, PortError> {
-        match self.service.load().as_ref() {
-            Some(service) => service.near_where(query, k, allow),
-            None => Ok(Vec::new()),
-        }
+        model.near_where(query, k, allow)
     }
 
-    fn bandit(
-        &self,
-        tenant: &TenantId,
-        surface: &Surface,
-    ) -> Result<Option<Arc<Snapshot>>, PortError> {
+    fn bandit(&self, tenant: &TenantId, surface: &Surface) -> Result<Option<Arc<Arms>>, PortError> {
         if *tenant != self.tenant {
             return Ok(None);
         }

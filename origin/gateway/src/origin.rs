@@ -230,7 +230,7 @@ impl Origin {
 /// Loads the model, imports data that is not in the state yet, trains where needed, publishes.
 fn prepare(hub: &Hub) -> Result<(), Error> {
     let progress = &hub.options.progress;
-    if let Some(service) = service::load(&hub.options.state, hub.options.repair)? {
+    if let Some(service) = service::load(&hub.options.state, hub.options.repair, &hub.catalog)? {
         hub.service.store(Some(Arc::new(service)));
     }
     let mut retrain = hub.service.load().is_none() && hub.log.reader().last_seq()? > 0;

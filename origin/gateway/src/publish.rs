@@ -3,7 +3,7 @@
 use crate::Error;
 use crate::hub::Hub;
 use crate::service::Service;
-use skerry_decide::bandit::Snapshot;
+use skerry_origin_core::{Arms, Place};
 use skerry_types::{ItemId, Surface};
 use skerry_wire::codec::encode_as;
 use skerry_wire::frame::PushKind;
@@ -87,7 +87,7 @@ fn popular(hub: &Hub, service: &Service) -> Result<(), Error> {
         Some(PopularItem {
             id: card.id.clone(),
             score: *score,
-            fields: Arc::clone(&card.fields),
+            fields: card.metadata.clone(),
         })
     });
     let list = PopularList {
@@ -128,18 +128,20 @@ fn pool(hub: &Hub, service: &Service) -> Result<(), Error> {
 pub fn bandit(hub: &Hub, service: &Service) -> Result<(), Error> {
     let arms = arms(hub, service);
     let default = [Surface::default()];
-    let mut snapshots: HashMap<Surface, Arc<Snapshot>> = HashMap::new();
+    let mut explored: HashMap<Surface, Arc<Arms>> = HashMap::new();
+    let places: Vec<Place> = arms.iter().map(|arm| hub.catalog.place(arm)).collect();
     for surface in hub.options.surfaces.iter().chain(&default) {
         let snapshot = hub.ledger.snapshot(&hub.tenant, surface, &arms, hub.now());
-        snapshots.insert(surface.clone(), Arc::new(snapshot));
+        let places = places.clone();
+        explored.insert(surface.clone(), Arc::new(Arms { snapshot, places }));
     }
     let mut blob = BanditBlob::default();
-    for (surface, snapshot) in &snapshots {
-        blob.snapshots
-            .push((surface.clone(), encode_as(BANDIT_SNAPSHOT, &**snapshot)?));
+    for (surface, arms) in &explored {
+        let snapshot = encode_as(BANDIT_SNAPSHOT, &arms.snapshot)?;
+        blob.snapshots.push((surface.clone(), snapshot));
     }
     blob.snapshots.sort_by(|a, b| a.0.cmp(&b.0));
-    hub.bandits.store(Arc::new(snapshots));
+    hub.bandits.store(Arc::new(explored));
     publish(hub, PushKind::Bandit, &blob)
 }
 

@@ -1,12 +1,14 @@
 //! The model in service with its vector search, and the model files.
 
 use crate::Error;
+use crate::catalog::Catalog;
 use crate::state::{set_aside, write_whole};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use skerry_origin_core::PortError;
-use skerry_origin_ranker::Model;
-use skerry_types::Millis;
+use skerry_decide::score::HistoryStep;
+use skerry_origin_core::{CandidateRow, Place, PortError};
+use skerry_origin_ranker::{Model, UserState};
+use skerry_types::{ItemId, Millis};
 use skerry_vector_index::{Index, Metric};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,21 +37,31 @@ pub struct About {
 
 /// A model, searchable.
 pub struct Service {
-    pub model: Arc<Model>,
+    pub model: Model,
     pub about: About,
     index: Index,
+    /// Place of each row's item in the catalogue.
+    places: Vec<Place>,
 }
 
 impl Service {
-    pub fn new(model: Model, about: About) -> Result<Self, Error> {
+    pub fn new(model: Model, about: About, catalog: &Catalog) -> Result<Self, Error> {
         let (vectors, dim) = model.item_vectors();
         let index = Index::build(dim, Metric::Dot, vectors)
             .map_err(|error| Error::Train(error.to_string()))?;
+        let ids = (0..).map_while(|row| model.id(row));
+        let places = ids.map(|id| catalog.place(id)).collect();
         Ok(Self {
-            model: Arc::new(model),
+            model,
             about,
             index,
+            places,
         })
+    }
+
+    /// Place of a row's item in the catalogue.
+    pub fn place(&self, row: u32) -> Option<Place> {
+        self.places.get(row as usize).copied()
     }
 
     pub fn near(&self, query: &[f32], k: usize) -> Result<Vec<(u32, f32)>, PortError> {
@@ -63,6 +75,43 @@ impl Service {
         allow: &dyn Fn(u32) -> bool,
     ) -> Result<Vec<(u32, f32)>, PortError> {
         self.index.near_where(query, k, allow).map_err(unavailable)
+    }
+}
+
+/// The model as the pipeline sees it.
+impl skerry_origin_core::Model for Service {
+    type Profile = UserState;
+
+    fn version(&self) -> Arc<str> {
+        self.model.version()
+    }
+
+    fn row(&self, id: &ItemId) -> Option<u32> {
+        self.model.index_of(id.as_str())
+    }
+
+    fn id(&self, row: u32) -> Option<&ItemId> {
+        self.model.id(row)
+    }
+
+    fn fold_in(&self, history: &[HistoryStep]) -> UserState {
+        self.model.fold_in(history)
+    }
+
+    fn query<'p>(&self, profile: &'p UserState) -> Option<&'p [f32]> {
+        profile.query()
+    }
+
+    fn candidates(&self, profile: &UserState, near: &[(u32, f32)], k: usize) -> Vec<CandidateRow> {
+        self.model.candidates(profile, near, k)
+    }
+
+    fn rank(&self, profile: &UserState, rows: &[CandidateRow]) -> Result<Vec<f32>, PortError> {
+        skerry_origin_core::Model::rank(&self.model, profile, rows)
+    }
+
+    fn trending(&self, k: usize) -> Vec<(u32, f32)> {
+        self.model.trending(k)
     }
 }
 
@@ -101,9 +150,9 @@ pub fn save(dir: &Path, bytes: &[u8], mut about: About) -> Result<About, Error> 
 
 /// Loads the model in service; `None` where there is none. With `repair`, damage is set aside and
 /// counts as none.
-pub fn load(dir: &Path, repair: bool) -> Result<Option<Service>, Error> {
+pub fn load(dir: &Path, repair: bool, catalog: &Catalog) -> Result<Option<Service>, Error> {
     let dir = dir.join("models");
-    match read(&dir) {
+    match read(&dir, catalog) {
         Err(Error::Corrupt { path, reason }) if repair => {
             tracing::warn!(path = %path.display(), %reason, "the damaged model was set aside");
             if path.exists() {
@@ -119,7 +168,7 @@ pub fn load(dir: &Path, repair: bool) -> Result<Option<Service>, Error> {
     }
 }
 
-fn read(dir: &Path) -> Result<Option<Service>, Error> {
+fn read(dir: &Path, catalog: &Catalog) -> Result<Option<Service>, Error> {
     let pointer = dir.join(POINTER);
     let text = match std::fs::read(&pointer) {
         Ok(text) => text,
@@ -146,7 +195,7 @@ fn read(dir: &Path) -> Result<Option<Service>, Error> {
         return Err(damaged("the content does not match its digest".to_owned()));
     }
     let model = Model::from_bytes(&bytes).map_err(|error| damaged(error.to_string()))?;
-    Service::new(model, about).map(Some)
+    Service::new(model, about, catalog).map(Some)
 }
 
 fn file(dir: &Path, sha256: &str) -> PathBuf {

@@ -55,7 +55,7 @@ pub fn run(hub: &Hub, progress: &Progress) -> Result<Arc<Service>, Error> {
         users: data.interactions.users() as u64,
     };
     let about = service::save(&hub.state.dir, &model.to_bytes(), about)?;
-    let service = Arc::new(Service::new(model, about)?);
+    let service = Arc::new(Service::new(model, about, &hub.catalog)?);
     hub.service.store(Some(Arc::clone(&service)));
     tracing::info!(model = %service.model.version(), events = service.about.events, "a model is in service");
     Ok(service)

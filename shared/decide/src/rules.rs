@@ -1,6 +1,6 @@
 //! Which candidates may be shown, and in what order: the same on every rung.
 
-use skerry_types::{ItemHash, UserContext, Value, filter::Filter};
+use skerry_types::{ItemHash, Value, filter::Filter};
 
 /// How many of a window of [`WINDOW`] neighbours may share their first genre before a candidate of
 /// another genre, if one is near, goes first.
@@ -14,25 +14,22 @@ const LOOKAHEAD: usize = 4;
 /// a hash and are checked where that is at hand.
 #[derive(Debug)]
 pub struct LeftOut<'a> {
-    context: Option<&'a UserContext>,
+    seen: &'a [ItemHash],
     exclude: Vec<ItemHash>,
 }
 
 impl<'a> LeftOut<'a> {
+    /// `seen` as a context has it: ascending.
     #[must_use]
-    pub fn new(
-        context: Option<&'a UserContext>,
-        exclude: impl IntoIterator<Item = ItemHash>,
-    ) -> Self {
+    pub fn new(seen: &'a [ItemHash], exclude: impl IntoIterator<Item = ItemHash>) -> Self {
         let mut exclude: Vec<ItemHash> = exclude.into_iter().collect();
         exclude.sort_unstable();
-        Self { context, exclude }
+        Self { seen, exclude }
     }
 
     #[must_use]
     pub fn has(&self, item: ItemHash) -> bool {
-        self.exclude.binary_search(&item).is_ok()
-            || self.context.is_some_and(|context| context.has_seen(item))
+        self.exclude.binary_search(&item).is_ok() || self.seen.binary_search(&item).is_ok()
     }
 }
 
@@ -129,11 +126,8 @@ mod tests {
 
     #[test]
     fn seen_and_excluded_are_left_out() {
-        let context = UserContext {
-            seen: vec![ItemHash(2), ItemHash(4)],
-            ..UserContext::default()
-        };
-        let out = LeftOut::new(Some(&context), [ItemHash(9), ItemHash(1)]);
+        let seen = [ItemHash(2), ItemHash(4)];
+        let out = LeftOut::new(&seen, [ItemHash(9), ItemHash(1)]);
         let has: Vec<bool> = [1, 2, 3, 4, 9].map(|hash| out.has(ItemHash(hash))).to_vec();
         assert_eq!(has, [true, true, false, true, true]);
     }

@@ -4,6 +4,7 @@ use crate::event::{Event, EventKind, Taste};
 use crate::ids::{EventId, ItemHash, ItemId};
 use crate::time::Millis;
 use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::Xxh3;
 
 /// Events of a user that a context keeps, newest last.
 pub const RECENT_MAX: usize = 50;
@@ -33,10 +34,10 @@ impl RecentEvent {
 /// the events since then applied.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct UserContext {
+    /// Hashes of items not to be shown again, ascending. First, so that they can be read alone.
+    pub seen: Vec<ItemHash>,
     /// Oldest first, at most [`RECENT_MAX`], ordered by (`at_ms`, acceptance).
     pub recent: Vec<RecentEvent>,
-    /// Hashes of items not to be shown again, ascending.
-    pub seen: Vec<ItemHash>,
     /// The user's vector in the item space of the model, where there is one.
     pub vector: Vec<f32>,
     /// Acceptance of the newest event that this context contains; 0 for none.
@@ -53,6 +54,25 @@ impl UserContext {
     #[must_use]
     pub fn has_seen(&self, item: ItemHash) -> bool {
         self.seen.binary_search(&item).is_ok()
+    }
+
+    /// A fingerprint of the events and of what is seen: two copies with the same mark need not be
+    /// exchanged. Never 0, which stands for a copy that nobody else has.
+    #[must_use]
+    pub fn mark(&self) -> u64 {
+        let mut hash = Xxh3::new();
+        for event in &self.recent {
+            hash.update(event.id.as_str().as_bytes());
+            hash.update(&event.at_ms.to_le_bytes());
+        }
+        for number in [
+            self.as_of_ms,
+            self.recent.len() as u64,
+            self.seen.len() as u64,
+        ] {
+            hash.update(&number.to_le_bytes());
+        }
+        hash.digest().max(1)
     }
 
     /// Applies an event, once: an id already among the recent events changes nothing. Returns

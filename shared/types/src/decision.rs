@@ -1,7 +1,7 @@
 //! A decision: the ordered candidates of one draw. Answers are made from it; it is not an answer.
 
 use crate::ids::{ItemId, Uid};
-use crate::item::Attributes;
+use crate::item::Metadata;
 use crate::rung::{Cause, Rung, named_enum};
 use crate::time::Millis;
 use serde::{Deserialize, Serialize};
@@ -57,8 +57,7 @@ pub struct Candidate {
     /// The probability with which the policy put this item in this slot; 1 where deterministic.
     pub propensity: f32,
     pub reason: Reason,
-    /// The item's metadata (at most 512 bytes).
-    pub fields: Arc<Attributes>,
+    pub fields: Metadata,
 }
 
 named_enum! {

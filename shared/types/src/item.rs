@@ -3,11 +3,57 @@
 use crate::ids::ItemId;
 use crate::time::Millis;
 use crate::value::Value;
-use serde::{Deserialize, Serialize};
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
 
 /// Attributes by name: `title`, `year`, `genre`, ...
 pub type Attributes = BTreeMap<Box<str>, Value>;
+
+/// Attributes on their way into an answer: encoded once, where the catalogue is, and read only where
+/// they are shown or filtered by. `skerry_wire::value::metadata` writes and reads the bytes; empty
+/// bytes are no attributes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Metadata(Arc<[u8]>);
+
+impl Metadata {
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Self {
+        Self(Arc::from(bytes))
+    }
+
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Serialize for Metadata {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Metadata {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Bytes;
+
+        impl Visitor<'_> for Bytes {
+            type Value = Metadata;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("encoded attributes")
+            }
+
+            fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<Metadata, E> {
+                Ok(Metadata::from_bytes(bytes))
+            }
+        }
+        deserializer.deserialize_bytes(Bytes)
+    }
+}
 
 /// An item of the catalogue.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -35,7 +35,7 @@ pub use ids::{
     EventId, IdError, ItemHash, ItemId, SessionId, Slot, Surface, TenantId, Uid, UserId,
     context_key, subject,
 };
-pub use item::{Attributes, Country, Item, Rights, Window};
+pub use item::{Attributes, Country, Item, Metadata, Rights, Window};
 pub use rung::{Cause, Rung};
 pub use time::{Budget, Millis, Tick};
 pub use value::Value;

@@ -71,7 +71,7 @@ fn main() {
                 items: vec![liked.clone()],
                 detail: None,
             },
-            fields: Arc::new(fields.clone()),
+            fields: skerry_wire::value::metadata::of(&fields),
         })
         .collect();
     let served = Served {
@@ -93,7 +93,7 @@ fn main() {
             .iter()
             .map(|c| {
                 if explain {
-                    ItemView::explained(c, "Because you liked Dark City", "template")
+                    ItemView::explained(c, "Because you liked Dark City", "template").with(&fields)
                 } else {
                     ItemView::of(c)
                 }

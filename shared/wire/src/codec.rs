@@ -12,6 +12,8 @@ use serde::de::DeserializeOwned;
 pub const MAGIC: u8 = 0x5B;
 /// Version of the encoding itself: bincode 2, little endian, variable-length integers.
 pub const ENCODING: u8 = 1;
+/// Magic, encoding and schema number.
+pub const HEADER_BYTES: usize = 4;
 /// No single value is larger, in bytes; pushes that are larger travel in chunks.
 pub const VALUE_BYTES_MAX: usize = 64 << 20;
 
@@ -76,25 +78,40 @@ pub fn decode<T: Schema + DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecErro
 
 /// [`decode`] for a type that another crate owns.
 pub fn decode_as<T: DeserializeOwned>(schema: u16, bytes: &[u8]) -> Result<T, CodecError> {
-    let found = schema_of(bytes)?;
-    if found != schema {
-        return Err(CodecError::Schema {
-            found,
-            wanted: schema,
-        });
+    match read(schema, bytes)? {
+        (value, true) => Ok(value),
+        (_, false) => Err(CodecError::Trailing),
     }
+}
+
+/// The first fields of a value, as a type of their own; what follows them is not looked at.
+pub fn decode_first<T: DeserializeOwned>(schema: u16, bytes: &[u8]) -> Result<T, CodecError> {
+    read(schema, bytes).map(|(value, _)| value)
+}
+
+/// Whether bytes claim to be a value with this schema number.
+pub fn check_schema(wanted: u16, bytes: &[u8]) -> Result<(), CodecError> {
+    let found = schema_of(bytes)?;
+    if found == wanted {
+        Ok(())
+    } else {
+        Err(CodecError::Schema { found, wanted })
+    }
+}
+
+/// A value, and whether nothing follows it.
+fn read<T: DeserializeOwned>(schema: u16, bytes: &[u8]) -> Result<(T, bool), CodecError> {
+    check_schema(schema, bytes)?;
     if bytes.len() > VALUE_BYTES_MAX {
         return Err(CodecError::Large(bytes.len()));
     }
-    let body = bytes.get(4..).unwrap_or_default();
-    read_body(body)
-        .map_err(|error| CodecError::Body(error.to_string()))?
-        .ok_or(CodecError::Trailing)
+    let body = bytes.get(HEADER_BYTES..).unwrap_or_default();
+    read_body(body).map_err(|error| CodecError::Body(error.to_string()))
 }
 
 /// Decodes with an allowance that follows from the number of bytes: a length prefix is refused
-/// before anything is allocated for it. `None` where bytes are left over.
-fn read_body<T: DeserializeOwned>(body: &[u8]) -> Result<Option<T>, DecodeError> {
+/// before anything is allocated for it. False where bytes are left over.
+fn read_body<T: DeserializeOwned>(body: &[u8]) -> Result<(T, bool), DecodeError> {
     /// No encoding is denser than a `u128` in one byte, which counts as 16.
     const COUNTED_PER_BYTE: usize = 16;
     const LIMIT: usize = (VALUE_BYTES_MAX + 1) * COUNTED_PER_BYTE;
@@ -102,7 +119,7 @@ fn read_body<T: DeserializeOwned>(body: &[u8]) -> Result<Option<T>, DecodeError>
     let mut decoder = DecoderImpl::new(SliceReader::new(body), config, ());
     decoder.claim_bytes_read(LIMIT.saturating_sub((body.len() + 1) * COUNTED_PER_BYTE))?;
     let BorrowCompat(value) = BorrowDecode::borrow_decode(&mut decoder)?;
-    Ok(decoder.reader().peek_read(1).is_none().then_some(value))
+    Ok((value, decoder.reader().peek_read(1).is_none()))
 }
 
 /// The schema number that `bytes` claim, after checking magic and encoding.

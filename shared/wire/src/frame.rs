@@ -7,8 +7,9 @@
 //! (STOP_SENDING cancels it). Each push comes on a unidirectional stream: `Push`, then the bytes in
 //! chunks that the header announces.
 
-use crate::codec::Schema;
-use crate::value::Exposure;
+use crate::codec::{CodecError, Schema, decode, decode_as, encode_as};
+use crate::value::schema::USER_CONTEXT;
+use crate::value::{Exposure, StoredDecision};
 use serde::{Deserialize, Serialize};
 use skerry_types::{Ask, Decision, Event, Millis, TenantId, Uid, UserContext, UserId};
 use std::sync::Arc;
@@ -117,8 +118,9 @@ pub struct AskFrame {
     pub seed: u64,
     /// The subject's events that the origin has not acknowledged yet.
     pub pending: Vec<Event>,
-    /// Whether the PoP wants the subject's context in the answer.
-    pub want_context: bool,
+    /// Mark of the context that the PoP has of the subject, 0 where it has none: the answer carries
+    /// another one only.
+    pub known_context: u64,
 }
 
 /// The answer to one question.
@@ -139,8 +141,42 @@ pub fn is_refusal(answer: &[u8]) -> bool {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
-    pub decision: Decision,
-    pub context: Option<UserContext>,
+    /// An encoded [`StoredDecision`](crate::value::StoredDecision): the PoP keeps these bytes.
+    #[serde(with = "crate::value::byte_buf")]
+    pub decision: Vec<u8>,
+    /// Acceptance of the newest event that the decision was made from; 0 for none.
+    pub newest_ms: Millis,
+    /// The subject's context, where the PoP does not have it.
+    pub context: Option<AnswerContext>,
+}
+
+impl Answer {
+    pub fn decision(&self) -> Result<Decision, CodecError> {
+        decode::<StoredDecision>(&self.decision).map(|stored| stored.decision)
+    }
+}
+
+/// A context in an answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AnswerContext {
+    /// [`UserContext::mark`]
+    pub mark: u64,
+    /// An encoded [`UserContext`], schema [`USER_CONTEXT`].
+    #[serde(with = "crate::value::byte_buf")]
+    pub context: Vec<u8>,
+}
+
+impl AnswerContext {
+    pub fn of(context: &UserContext) -> Result<Self, CodecError> {
+        Ok(Self {
+            mark: context.mark(),
+            context: encode_as(USER_CONTEXT, context)?,
+        })
+    }
+
+    pub fn read(&self) -> Result<UserContext, CodecError> {
+        decode_as(USER_CONTEXT, &self.context)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

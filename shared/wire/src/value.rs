@@ -1,11 +1,11 @@
 //! Values that are stored or pushed: contexts in a PoP's KV, decisions in its cache, and what the
 //! origin pushes. Schema numbers 1 to 99 are values, 100 and up are frames.
 
-use crate::codec::Schema;
+use crate::codec::{self, CodecError, Schema};
 use serde::{Deserialize, Serialize};
 use skerry_types::{
-    Attributes, Decision, Event, ItemHash, ItemId, Millis, ReasonKind, Rights, Rung, Source,
-    Surface, TenantId, Uid, UserContext,
+    Decision, Event, ItemHash, ItemId, Metadata, Millis, ReasonKind, Rights, Rung, Source, Surface,
+    TenantId, Uid, UserContext,
 };
 use std::sync::Arc;
 
@@ -23,6 +23,10 @@ pub mod schema {
     pub const USER_ATTRIBUTES: u16 = 24;
     /// A PoP's spooled event with its subject.
     pub const SPOOLED_EVENT: u16 = 25;
+    /// `skerry_types::UserContext` in an answer.
+    pub const USER_CONTEXT: u16 = 26;
+    /// `skerry_types::Attributes` as a `skerry_types::Metadata`.
+    pub const METADATA: u16 = 27;
 }
 
 macro_rules! schemas {
@@ -51,7 +55,43 @@ pub struct StoredContext {
     pub written_ms: Millis,
     /// Serves without a warning until then; `edge` may use it up to 24 h after `written_ms`.
     pub expires_ms: Millis,
+    /// [`UserContext::mark`] of the origin's copy that this one equals; 0 where it may differ.
+    pub mark: u64,
     pub context: UserContext,
+}
+
+/// A stored context without its content: what a PoP needs to know before it asks the origin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContextHead {
+    pub written_ms: Millis,
+    pub expires_ms: Millis,
+    pub mark: u64,
+}
+
+/// The first fields of a stored context: enough to answer from a list that the origin made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContextSeen {
+    pub head: ContextHead,
+    /// As in [`UserContext`].
+    pub seen: Vec<ItemHash>,
+}
+
+impl ContextSeen {
+    /// Of an encoded [`StoredContext`].
+    pub fn of(bytes: &[u8]) -> Result<Self, CodecError> {
+        codec::decode_first(StoredContext::SCHEMA, bytes)
+    }
+}
+
+impl ContextHead {
+    /// An encoded [`StoredContext`] with this head and an encoded [`UserContext`], as answers carry
+    /// it, for its content.
+    pub fn with(&self, context: &[u8]) -> Result<Vec<u8>, CodecError> {
+        codec::check_schema(schema::USER_CONTEXT, context)?;
+        let mut bytes = codec::encode_as(StoredContext::SCHEMA, self)?;
+        bytes.extend_from_slice(context.get(codec::HEADER_BYTES..).unwrap_or_default());
+        Ok(bytes)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -62,6 +102,31 @@ pub struct StoredDecision {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct EventBatch {
     pub events: Vec<Event>,
+}
+
+/// Attributes on their way into an answer.
+pub mod metadata {
+    use super::schema::METADATA;
+    use crate::codec::{CodecError, decode_as, encode_as};
+    use skerry_types::{Attributes, Metadata};
+
+    #[must_use]
+    pub fn of(attributes: &Attributes) -> Metadata {
+        if attributes.is_empty() {
+            return Metadata::default();
+        }
+        // Maps of scalars always encode.
+        encode_as(METADATA, attributes)
+            .map(|bytes| Metadata::from_bytes(&bytes))
+            .unwrap_or_default()
+    }
+
+    pub fn read(metadata: &Metadata) -> Result<Attributes, CodecError> {
+        match metadata.as_bytes() {
+            [] => Ok(Attributes::new()),
+            bytes => decode_as(METADATA, bytes),
+        }
+    }
 }
 
 /// What one answer showed. Queued, may be lost.
@@ -141,7 +206,9 @@ pub struct PoolItems {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PoolItem {
     pub id: ItemId,
-    pub fields: Arc<Attributes>,
+    /// The first genre, for diversity and reasons.
+    pub genre: Option<Arc<str>>,
+    pub fields: Metadata,
 }
 
 /// A list that needs nothing but itself.
@@ -155,7 +222,7 @@ pub struct PopularList {
 pub struct PopularItem {
     pub id: ItemId,
     pub score: f32,
-    pub fields: Arc<Attributes>,
+    pub fields: Metadata,
 }
 
 /// The item pool: numeric part for the worker, ids and metadata for the host.
@@ -288,7 +355,7 @@ pub struct RenderedHead {
 }
 
 /// Byte lists as one piece: the same bytes on the wire as a list of numbers, without a step for each.
-mod byte_buf {
+pub(crate) mod byte_buf {
     use serde::de::{Error, SeqAccess, Visitor};
     use serde::{Deserializer, Serializer};
 

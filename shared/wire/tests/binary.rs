@@ -15,7 +15,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use skerry_types::{Filter, Test, Value};
 use skerry_wire::codec::{CodecError, ENCODING, MAGIC, Schema, decode_as, encode_as};
-use skerry_wire::frame::{AnswerFrame, AskFrame, Control};
+use skerry_wire::frame::{AnswerContext, AnswerFrame, AskFrame, Control};
+use skerry_wire::value::ContextSeen;
 use skerry_wire::{decode, encode};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -243,6 +244,20 @@ proptest! {
             prop_assert!(skerry_wire::value::exposure::read(&bytes[..cut]).is_err());
         }
         prop_assert_eq!(skerry_wire::value::exposure::read(&bytes).unwrap(), exposure);
+    }
+
+    /// The first fields of a stored context are read alone, and can be put before another content.
+    #[test]
+    fn contexts_are_read_and_joined_in_parts(stored in any::stored_context()) {
+        let bytes = encode(&stored).unwrap();
+        let first = ContextSeen::of(&bytes).unwrap();
+        let want = (stored.written_ms, stored.expires_ms, stored.mark);
+        prop_assert_eq!((first.head.written_ms, first.head.expires_ms, first.head.mark), want);
+        prop_assert_eq!(&first.seen, &stored.context.seen);
+        let content = AnswerContext::of(&stored.context).unwrap();
+        prop_assert_eq!(content.read().unwrap(), stored.context);
+        prop_assert_eq!(first.head.with(&content.context).unwrap(), bytes);
+        prop_assert!(first.head.with(&bytes).is_err(), "another schema is no content");
     }
 
     #[test]

@@ -14,6 +14,7 @@ use skerry_wire::json::{
     parse_events, parse_item, parse_time, render_accepted, render_answer, write_float,
     write_string,
 };
+use skerry_wire::value::metadata;
 use std::sync::Arc;
 
 const REQUEST: Uid = Uid(0x01939f3c_7e00_7000_8000_000000000001);
@@ -42,8 +43,13 @@ fn candidate(id: &str, title: &str, score: f32, source: Source) -> Candidate {
         source,
         propensity: 0.08,
         reason,
-        fields: Arc::new(fields),
+        fields: metadata::of(&fields),
     }
+}
+
+fn read(candidates: &[Candidate]) -> Vec<Attributes> {
+    let read = |one: &Candidate| metadata::read(&one.fields).unwrap();
+    candidates.iter().map(read).collect()
 }
 
 fn served(cache: &str) -> Served<'_> {
@@ -73,9 +79,11 @@ fn answer_is_the_golden_one() {
         candidate("2571", "The \"Matrix\"\n", 0.91, Source::Vector),
         candidate("260", "Star Wars: Épisode IV", 0.5, Source::Explore),
     ];
+    let metadata = read(&candidates);
     let items: Vec<_> = candidates
         .iter()
-        .map(|c| ItemView::explained(c, "Because you liked Dark City", "template"))
+        .zip(&metadata)
+        .map(|(c, m)| ItemView::explained(c, "Because you liked Dark City", "template").with(m))
         .collect();
     let fields = [
         "title".into(),
@@ -306,7 +314,9 @@ proptest! {
     ) {
         const STATES: [&str; 4] = ["hit", "miss", "stale", "bypass"];
         let candidates: Vec<_> = (0..count).map(|i| candidate("i", &texts[0], i as f32, Source::Recent)).collect();
-        let items: Vec<_> = candidates.iter().map(|c| ItemView::explained(c, &texts[1], "template")).collect();
+        let metadata = read(&candidates);
+        let items: Vec<_> = candidates.iter().zip(&metadata)
+            .map(|(c, m)| ItemView::explained(c, &texts[1], "template").with(m)).collect();
         let fields = ["title".into()];
         let view = |id, age_ms, took_ms, state: usize| AnswerView {
             request_id: Uid(id),

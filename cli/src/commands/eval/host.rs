@@ -15,6 +15,7 @@ use skerry_types::{Cause, Event, ItemHash, ItemId, Millis, Rung, Tick, Uid, User
 use skerry_wire::frame::{Answer, AnswerFrame, AskFrame, RegionState};
 use skerry_wire::value::{
     ConfigBlob, EventBatch, PoolItem, PoolItems, PopularItem, PopularList, StoredContext,
+    StoredDecision,
 };
 use skerry_wire::{decode, encode};
 use std::cell::RefCell;
@@ -73,7 +74,8 @@ impl<'a> EvalHost<'a> {
         let item = |row: &u32| {
             world.card_of(*row).map(|card| PoolItem {
                 id: card.id.clone(),
-                fields: Arc::clone(&card.fields),
+                genre: card.genre.clone(),
+                fields: card.metadata.clone(),
             })
         };
         let items: Vec<PoolItem> = rows.iter().filter_map(item).collect();
@@ -89,7 +91,7 @@ impl<'a> EvalHost<'a> {
                 Some(PopularItem {
                     id: card.id.clone(),
                     score,
-                    fields: Arc::clone(&card.fields),
+                    fields: card.metadata.clone(),
                 })
             });
         let epochs = Epochs {
@@ -193,6 +195,7 @@ impl Host for Platform<'_> {
         let stored = StoredContext {
             written_ms: NOW,
             expires_ms: NOW + 3_600_000,
+            mark: 0,
             context,
         };
         Some(KvValue {
@@ -265,6 +268,10 @@ impl Host for Platform<'_> {
             explore: false,
         };
         let outcome = answer(self.world, &question);
+        let decision = StoredDecision {
+            decision: outcome.decision,
+        };
+        let decision = encode(&decision).map_err(|_| AskFailure::Error)?;
         let state = RegionState {
             region: Arc::from("eval"),
             epoch: 1,
@@ -277,8 +284,9 @@ impl Host for Platform<'_> {
         };
         let reply = AnswerFrame {
             outcome: Ok(Answer {
-                decision: outcome.decision,
-                context: outcome.context,
+                decision,
+                newest_ms: NOW,
+                context: None,
             }),
             state,
             stages: Vec::new(),

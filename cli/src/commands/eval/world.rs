@@ -1,8 +1,7 @@
 //! The origin's side of an evaluation: one model, the catalogue, and the context of the one user
 //! who is asked for.
 
-use skerry_decide::bandit::Snapshot;
-use skerry_origin_core::{Card, Model as _, PortError, World};
+use skerry_origin_core::{Arms, Card, Cards, Model as _, Place, PortError, World};
 use skerry_origin_ranker::Model;
 use skerry_types::{Item, ItemId, Surface, TenantId, Tick, UserContext};
 use std::collections::HashMap;
@@ -16,13 +15,7 @@ pub struct EvalWorld {
 
 impl EvalWorld {
     pub fn new(model: Model, items: &[Item]) -> Self {
-        let card = |item: &Item| Card {
-            id: item.id.clone(),
-            hash: item.id.hash(),
-            title: Arc::from(item.title()),
-            fields: Arc::new(item.attributes.clone()),
-            rights: item.rights.clone(),
-        };
+        let card = |item: &Item| Card::new(item, item.attributes.clone());
         Self {
             model: Arc::new(model),
             cards: items
@@ -47,8 +40,26 @@ impl EvalWorld {
     }
 }
 
+/// Nothing is explored in an evaluation: there are no places.
+pub struct EvalCards<'a>(&'a EvalWorld);
+
+impl Cards for EvalCards<'_> {
+    fn row(&self, row: u32) -> Option<&Card> {
+        self.0.card_of(row).map(|card| &**card)
+    }
+
+    fn at(&self, _: Place) -> Option<&Card> {
+        None
+    }
+
+    fn of(&self, id: &ItemId) -> Option<&Card> {
+        self.0.cards.get(id).map(|card| &**card)
+    }
+}
+
 impl World for EvalWorld {
     type Model = Model;
+    type Cards<'a> = EvalCards<'a>;
 
     fn context(&self, _: &TenantId, _: &str) -> Result<Option<Arc<UserContext>>, PortError> {
         Ok(Some(Arc::clone(
@@ -60,23 +71,25 @@ impl World for EvalWorld {
         Some(Arc::clone(&self.model))
     }
 
-    fn card(&self, _: &TenantId, id: &ItemId) -> Option<Arc<Card>> {
-        self.cards.get(id).cloned()
+    fn cards<'a>(&'a self, _: &TenantId, _: &'a Model) -> EvalCards<'a> {
+        EvalCards(self)
     }
 
     fn near(
         &self,
         tenant: &TenantId,
+        model: &Model,
         query: &[f32],
         k: usize,
     ) -> Result<Vec<(u32, f32)>, PortError> {
-        self.near_where(tenant, query, k, &|_| true)
+        self.near_where(tenant, model, query, k, &|_| true)
     }
 
     /// An exact scan: what the index is judged by.
     fn near_where(
         &self,
         _: &TenantId,
+        _: &Model,
         query: &[f32],
         k: usize,
         allow: &dyn Fn(u32) -> bool,
@@ -92,7 +105,7 @@ impl World for EvalWorld {
         Ok(scored)
     }
 
-    fn bandit(&self, _: &TenantId, _: &Surface) -> Result<Option<Arc<Snapshot>>, PortError> {
+    fn bandit(&self, _: &TenantId, _: &Surface) -> Result<Option<Arc<Arms>>, PortError> {
         Ok(None)
     }
 

@@ -4,9 +4,14 @@ use crate::WorkerState;
 use crate::fakes::{FakeHost, NOON, context, fields, item_id};
 use crate::ports::{AskFailure, Plan};
 use skerry_types::{Candidate, Cause, Decision, ItemId, Rung, Source, Uid};
-use skerry_wire::frame::{Answer, AnswerFrame, AskFrame, Refusal, RefusalCode, RegionState};
+use skerry_wire::encode;
+use skerry_wire::frame::{
+    Answer, AnswerContext, AnswerFrame, AskFrame, Refusal, RefusalCode, RegionState,
+};
+use skerry_wire::value::{StoredDecision, metadata};
+use std::cell::RefCell;
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::rc::Rc;
 
 /// An origin that ranks items by number, and has no idea of seen ones.
 fn origin(ask: &AskFrame) -> Result<AnswerFrame, AskFailure> {
@@ -16,7 +21,7 @@ fn origin(ask: &AskFrame) -> Result<AnswerFrame, AskFailure> {
         source: Source::Vector,
         propensity: 1.0,
         reason: skerry_decide::reason::popular(),
-        fields: Arc::new(fields(at)),
+        fields: metadata::of(&fields(at)),
     };
     let decision = Decision {
         id: Uid(u128::from(ask.seed)),
@@ -31,14 +36,17 @@ fn origin(ask: &AskFrame) -> Result<AnswerFrame, AskFailure> {
         candidates: (0..ask.ask.n.kept()).map(candidate).collect(),
         warnings: Vec::new(),
     };
-    let context = ask.want_context.then(|| {
-        let mut context = context("1", &[]);
-        for event in &ask.pending {
-            context.apply(event);
-        }
-        context
-    });
-    Ok(frame(Ok(Answer { decision, context })))
+    let mut context = context("1", &[]);
+    for event in &ask.pending {
+        context.apply(event);
+    }
+    let known = ask.ask.subject().is_none() || context.mark() == ask.known_context;
+    let answer = Answer {
+        decision: encode(&StoredDecision { decision }).unwrap(),
+        newest_ms: context.as_of_ms,
+        context: (!known).then(|| AnswerContext::of(&context).unwrap()),
+    };
+    Ok(frame(Ok(answer)))
 }
 
 fn frame(outcome: Result<Answer, Refusal>) -> AnswerFrame {
@@ -302,6 +310,30 @@ fn a_filter_is_served_from_what_is_cached_or_asked_for() {
         10,
         "the filtered decision is kept apart"
     );
+}
+
+#[test]
+fn a_context_travels_only_where_it_differs() {
+    let host = FakeHost::empty();
+    let marks = Rc::new(RefCell::new(Vec::new()));
+    let heard = Rc::clone(&marks);
+    host.set_origin(move |ask| {
+        heard.borrow_mut().push(ask.known_context);
+        origin(ask)
+    });
+    let mark = context("1", &[]).mark();
+    let ask = |surface: &str| {
+        let target = format!("/v1/recommend/1?surface={surface}");
+        assert_eq!(get(&host, &target).served("rung"), "full");
+    };
+    ask("a");
+    ask("b");
+    let view = r#"{"type":"view","user":"1","item":"9"}"#;
+    let worker = &mut WorkerState::default();
+    assert_eq!(send(&host, worker, "POST", "/v1/events", view).status, 202);
+    ask("c");
+    // Nothing was known, then the origin's own copy, then a copy with an event of this PoP.
+    assert_eq!(*marks.borrow(), [0, mark, 0]);
 }
 
 #[test]

@@ -9,7 +9,8 @@ use skerry_types::ItemHash;
 use skerry_wire::codec::decode_as;
 use skerry_wire::frame::{PushHeader, PushKind};
 use skerry_wire::value::{
-    BanditBlob, ConfigBlob, MaskBlob, PoolBlob, PoolItems, PopularBlob, PopularList, schema,
+    BanditBlob, ConfigBlob, MaskBlob, PoolBlob, PoolItems, PopularBlob, PopularList, metadata,
+    schema,
 };
 use skerry_wire::{decode, encode};
 use std::collections::HashMap;
@@ -65,6 +66,11 @@ fn pool(epoch: u64, body: &[u8], last: &Snapshot, forced: bool) -> Result<Checke
     if arrays.len() != blob.items.len() || u32::try_from(blob.items.len()).is_err() {
         return Err(Refused::Inconsistent);
     }
+    // Read only when an item is shown: what cannot be read must not get that far.
+    let mut fields = blob.items.iter().map(|item| &item.fields);
+    if !fields.all(|fields| metadata::read(fields).is_ok()) {
+        return Err(Refused::Decode);
+    }
     size(
         last.pool.as_ref().map(|pool| pool.items.len()),
         blob.items.len(),
@@ -93,6 +99,10 @@ fn popular(epoch: u64, body: &[u8], last: &Snapshot, forced: bool) -> Result<Che
     for one in blob.lists {
         if one.list.items.iter().any(|item| !item.score.is_finite()) {
             return Err(Refused::NotFinite);
+        }
+        let mut fields = one.list.items.iter().map(|item| &item.fields);
+        if !fields.all(|fields| metadata::read(fields).is_ok()) {
+            return Err(Refused::Decode);
         }
         let surface = one.surface.as_ref().map_or("", |surface| surface.as_str());
         let key = (Box::from(surface), one.locale.unwrap_or_default());

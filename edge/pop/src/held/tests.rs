@@ -1,6 +1,6 @@
 use super::*;
 use skerry_decide::score::{Blend, EdgePool, FoldIn, PoolRow};
-use skerry_types::{ItemId, Rights, Surface};
+use skerry_types::{ItemId, Metadata, Rights, Surface};
 use skerry_wire::codec::Schema;
 use skerry_wire::value::{
     BanditBlob, MaskBlob, PoolBlob, PopularBlob, PopularFor, PopularItem, PopularList,
@@ -42,7 +42,8 @@ fn pool_of(ids: &[ItemId], rows: usize) -> Vec<u8> {
         .iter()
         .map(|id| PoolItem {
             id: id.clone(),
-            fields: Arc::default(),
+            genre: None,
+            fields: Metadata::default(),
         })
         .collect();
     let blob = PoolBlob {
@@ -65,7 +66,7 @@ fn popular(n: usize, score: f32) -> Vec<u8> {
         .map(|n| PopularItem {
             id: id(n),
             score,
-            fields: Arc::default(),
+            fields: Metadata::default(),
         })
         .collect();
     let list = PopularList { as_of_ms: 1, items };

@@ -122,6 +122,11 @@ fn merge(shared: &Shared, key: &str, mut context: UserContext, now: Millis) {
         let stored = StoredContext {
             written_ms: now,
             expires_ms: now + CONTEXT_FRESH_MS,
+            mark: if pending.is_empty() {
+                context.mark()
+            } else {
+                0
+            },
             context,
         };
         encode(&stored).ok().map(Into::into)

@@ -26,7 +26,7 @@ fn kept(request: u128, at_ms: Millis, padding: usize) -> Kept {
         left_ms: 100,
         seed: 1,
         pending: vec![],
-        want_context: false,
+        known_context: 0,
     };
     let state = RegionState {
         region: "r".into(),

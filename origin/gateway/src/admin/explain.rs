@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use skerry_origin_events::{Answered, Explained};
 use skerry_types::{Decision, Source, Uid};
 use skerry_wire::json::{Problem, format_time};
-use skerry_wire::value::Exposure;
+use skerry_wire::value::{Exposure, metadata};
 
 pub fn request(hub: &Hub, id: Uid, query: &str) -> Answer {
     no_query(query)?;
@@ -88,7 +88,10 @@ fn decided(answered: &Answered, now: u64) -> Value {
         .map(|(stage, us)| (stage.as_str().to_owned(), json!(us)))
         .collect();
     let outcome = match &answered.answer.outcome {
-        Ok(answer) => decision(&answer.decision),
+        Ok(answer) => match answer.decision() {
+            Ok(decided) => decision(&decided),
+            Err(error) => json!({"unreadable": error.to_string()}),
+        },
         Err(refusal) => json!({"refused": refusal.detail}),
     };
     json!({
@@ -99,8 +102,9 @@ fn decided(answered: &Answered, now: u64) -> Value {
 
 fn decision(decision: &Decision) -> Value {
     let candidates = decision.candidates.iter().enumerate().map(|(at, one)| {
+        let fields = metadata::read(&one.fields).unwrap_or_default();
         json!({
-            "slot": at, "id": one.id.as_str(), "title": one.fields.get("title").and_then(|title| title.as_str()),
+            "slot": at, "id": one.id.as_str(), "title": fields.get("title").and_then(|title| title.as_str()),
             "score": one.score, "source": one.source.as_str(), "propensity": one.propensity,
             "reason": {
                 "kind": one.reason.kind.as_str(), "detail": one.reason.detail.as_deref(),
@@ -129,8 +133,8 @@ fn decision(decision: &Decision) -> Value {
 fn rungs(exposure: Option<&Exposure>, answered: Option<&Answered>) -> Vec<Value> {
     let mut rungs = Vec::new();
     if let Some(Ok(answer)) = answered.map(|answered| &answered.answer.outcome) {
-        rungs
-            .push(json!({"rung": answer.decision.rung.as_str(), "where": "origin", "cause": null}));
+        let rung = answer.decision().map(|decision| decision.rung.as_str());
+        rungs.push(json!({"rung": rung.ok(), "where": "origin", "cause": null}));
     }
     if let Some(exposure) = exposure {
         let shown = &exposure.shown;

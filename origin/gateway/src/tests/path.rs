@@ -40,11 +40,12 @@ async fn a_pop_is_pushed_to_asks_and_delivers_once() {
     let question = ask(Some("1"), 10);
     let answer = pop.ask(&question).await;
     let decided = answer.outcome.unwrap();
-    assert!(decided.decision.candidates.len() >= 10);
-    let context = decided.context.unwrap();
+    assert!(decided.decision().unwrap().candidates.len() >= 10);
+    let context = decided.context.as_ref().unwrap().read().unwrap();
     assert!(
         decided
-            .decision
+            .decision()
+            .unwrap()
             .candidates
             .iter()
             .all(|one| !context.has_seen(one.id.hash()))
@@ -52,7 +53,7 @@ async fn a_pop_is_pushed_to_asks_and_delivers_once() {
     assert_eq!(answer.stages.len(), 6);
 
     // An event counts once, whoever repeats it, and shows in the next answer.
-    let liked = decided.decision.candidates[0].id.clone();
+    let liked = decided.decision().unwrap().candidates[0].id.clone();
     let like = event("live-1", "1", liked.as_str(), 2_000_000);
     let before = origin.handle.events().unwrap();
     pop.deliver(1, vec![like.clone()]).await;
@@ -60,18 +61,24 @@ async fn a_pop_is_pushed_to_asks_and_delivers_once() {
     assert_eq!(origin.handle.events().unwrap(), before + 1);
     let answer = pop.ask(&ask(Some("1"), 10)).await.outcome.unwrap();
     assert!(
-        answer.decision.candidates.iter().all(|one| one.id != liked),
+        answer
+            .decision()
+            .unwrap()
+            .candidates
+            .iter()
+            .all(|one| one.id != liked),
         "a liked item is gone"
     );
 
     // What has not been delivered yet counts as well.
-    let pending = answer.decision.candidates[0].id.clone();
+    let pending = answer.decision().unwrap().candidates[0].id.clone();
     let mut frame = ask(Some("1"), 10);
     frame.pending = vec![event("live-2", "1", pending.as_str(), 2_000_001)];
     let answer = pop.ask(&frame).await.outcome.unwrap();
     assert!(
         answer
-            .decision
+            .decision()
+            .unwrap()
             .candidates
             .iter()
             .all(|one| one.id != pending)
@@ -90,7 +97,7 @@ async fn a_pop_is_pushed_to_asks_and_delivers_once() {
     }
     assert_eq!(
         explained["decision"]["outcome"]["decision_id"],
-        decided.decision.id.to_string(),
+        decided.decision().unwrap().id.to_string(),
         "{explained}"
     );
     assert_eq!(explained["decision"]["features"][0]["status"], "PRESENT");
@@ -108,7 +115,7 @@ async fn a_pop_is_pushed_to_asks_and_delivers_once() {
     );
 
     // A hidden item: a new mask at once, and no answer has it.
-    let hidden = decided.decision.candidates[1].id.clone();
+    let hidden = decided.decision().unwrap().candidates[1].id.clone();
     let asked = Instant::now();
     let (status, _, _) = origin
         .http(
@@ -137,7 +144,8 @@ async fn a_pop_is_pushed_to_asks_and_delivers_once() {
     let answer = pop.ask(&ask(Some("1"), 50)).await.outcome.unwrap();
     assert!(
         answer
-            .decision
+            .decision()
+            .unwrap()
             .candidates
             .iter()
             .all(|one| one.id != hidden)

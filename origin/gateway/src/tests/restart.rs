@@ -94,6 +94,8 @@ async fn what_was_acknowledged_survives_a_kill() {
         .unwrap()
         .context
         .unwrap()
+        .read()
+        .unwrap()
         .recent;
     assert_eq!(
         recent.last().unwrap().at_ms,

@@ -382,7 +382,7 @@ pub fn ask(user: Option<&str>, n: u64) -> AskFrame {
         left_ms: 5_000,
         seed: 7,
         pending: vec![],
-        want_context: true,
+        known_context: 0,
     }
 }
 

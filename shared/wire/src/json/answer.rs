@@ -36,12 +36,12 @@ pub struct ItemView<'a> {
     pub source: Source,
     pub propensity: f32,
     /// All metadata that is there; only what was asked for is written.
-    pub metadata: &'a Attributes,
+    pub metadata: Option<&'a Attributes>,
     pub reason: Option<ReasonView<'a>>,
 }
 
 impl<'a> ItemView<'a> {
-    /// A candidate without its reason.
+    /// A candidate without its reason and its metadata.
     #[must_use]
     pub fn of(candidate: &'a Candidate) -> Self {
         Self {
@@ -49,7 +49,7 @@ impl<'a> ItemView<'a> {
             score: candidate.score,
             source: candidate.source,
             propensity: candidate.propensity,
-            metadata: &candidate.fields,
+            metadata: None,
             reason: None,
         }
     }
@@ -66,6 +66,15 @@ impl<'a> ItemView<'a> {
         Self {
             reason: Some(reason),
             ..Self::of(candidate)
+        }
+    }
+
+    /// The same, with metadata.
+    #[must_use]
+    pub fn with(self, metadata: &'a Attributes) -> Self {
+        Self {
+            metadata: Some(metadata),
+            ..self
         }
     }
 }
@@ -283,7 +292,7 @@ fn write_item(out: &mut Vec<u8>, item: &ItemView<'_>, rank: u64, fields: &[Box<s
             if fields.iter().take(at).any(|earlier| earlier == name) {
                 continue;
             }
-            if let Some(value) = item.metadata.get(name) {
+            if let Some(value) = item.metadata.and_then(|metadata| metadata.get(name)) {
                 comma(out);
                 write_string(out, name);
                 out.push(b':');

@@ -73,7 +73,7 @@ pub fn value() -> impl Strategy<Value = Value> {
     prop_oneof![3 => scalar(), 1 => vec(scalar(), 0..4).prop_map(Value::List)]
 }
 
-fn attributes() -> impl Strategy<Value = Attributes> {
+pub fn attributes() -> impl Strategy<Value = Attributes> {
     btree_map(boxed(), value(), 0..3)
 }
 
@@ -167,7 +167,7 @@ fn candidate() -> impl Strategy<Value = Candidate> {
             source,
             propensity,
             reason,
-            fields: Arc::new(fields),
+            fields: skerry_wire::value::metadata::of(&fields),
         },
     )
 }

@@ -2,13 +2,13 @@
 
 use super::*;
 use skerry_wire::frame::{
-    Answer, AnswerFrame, AskFrame, ContextPush, Control, Hello, PushHeader, PushKind, Refusal,
-    RefusalCode, RegionState, Stage, Welcome,
+    Answer, AnswerContext, AnswerFrame, AskFrame, ContextPush, Control, Hello, PushHeader,
+    PushKind, Refusal, RefusalCode, RegionState, Stage, Welcome,
 };
 use skerry_wire::value::{
     ApiKey, BanditBlob, ConfigBlob, EventBatch, ExposedItem, Exposure, KeyClass, MaskBlob,
     NextItem, NextPage, NextReason, PoolBlob, PoolItem, PoolItems, PopularBlob, PopularFor,
-    PopularItem, PopularList, RenderedHead, Shown, StoredContext, StoredDecision,
+    PopularItem, PopularList, RenderedHead, Shown, StoredContext, StoredDecision, metadata,
 };
 
 pub fn ask_frame() -> impl Strategy<Value = AskFrame> {
@@ -18,16 +18,16 @@ pub fn ask_frame() -> impl Strategy<Value = AskFrame> {
         any::<u32>(),
         any::<u64>(),
         vec(event(), 0..2),
-        any::<bool>(),
+        any::<u64>(),
     )
         .prop_map(
-            |(request_id, ask, left_ms, seed, pending, want_context)| AskFrame {
+            |(request_id, ask, left_ms, seed, pending, known_context)| AskFrame {
                 request_id,
                 ask,
                 left_ms,
                 seed,
                 pending,
-                want_context,
+                known_context,
             },
         )
 }
@@ -76,8 +76,14 @@ pub fn answer_frame() -> impl Strategy<Value = AnswerFrame> {
             retry_after_ms,
         },
     );
-    let answer =
-        (decision(), of(context())).prop_map(|(decision, context)| Answer { decision, context });
+    let context = context().prop_map(|context| AnswerContext::of(&context).unwrap());
+    let answer = (stored_decision(), any::<u64>(), of(context)).prop_map(
+        |(decision, newest_ms, context)| Answer {
+            decision: skerry_wire::encode(&decision).unwrap(),
+            newest_ms,
+            context,
+        },
+    );
     let outcome = prop_oneof![answer.prop_map(Ok), refusal.prop_map(Err)];
     (
         outcome,
@@ -154,10 +160,13 @@ pub fn context_push() -> impl Strategy<Value = ContextPush> {
 }
 
 pub fn stored_context() -> impl Strategy<Value = StoredContext> {
-    (any::<(u64, u64)>(), context()).prop_map(|((written_ms, expires_ms), context)| StoredContext {
-        written_ms,
-        expires_ms,
-        context,
+    (any::<(u64, u64, u64)>(), context()).prop_map(|((written_ms, expires_ms, mark), context)| {
+        StoredContext {
+            written_ms,
+            expires_ms,
+            mark,
+            context,
+        }
     })
 }
 
@@ -225,9 +234,10 @@ pub fn exposure() -> impl Strategy<Value = Exposure> {
 }
 
 fn pool_item() -> impl Strategy<Value = PoolItem> {
-    (id(), attributes()).prop_map(|(id, fields)| PoolItem {
+    (id(), of(arc()), attributes()).prop_map(|(id, genre, fields)| PoolItem {
         id,
-        fields: Arc::new(fields),
+        genre,
+        fields: metadata::of(&fields),
     })
 }
 
@@ -239,7 +249,7 @@ pub fn popular_list() -> impl Strategy<Value = PopularList> {
     let item = (id(), number(), attributes()).prop_map(|(id, score, fields)| PopularItem {
         id,
         score,
-        fields: Arc::new(fields),
+        fields: metadata::of(&fields),
     });
     (any::<u64>(), vec(item, 0..3)).prop_map(|(as_of_ms, items)| PopularList { as_of_ms, items })
 }

@@ -7,6 +7,7 @@
 use super::any;
 use proptest::prelude::*;
 use skerry_wire::encode;
+use skerry_wire::value::schema::METADATA;
 use wincode::SchemaRead;
 use wincode::config::{Configuration, Deserialize};
 
@@ -41,7 +42,8 @@ struct PoolItems {
 #[derive(SchemaRead, Debug, PartialEq)]
 struct PoolItem {
     id: String,
-    fields: Vec<(String, Value)>,
+    genre: Option<String>,
+    fields: Vec<u8>,
 }
 
 #[derive(SchemaRead, Debug, PartialEq)]
@@ -120,9 +122,17 @@ proptest! {
         let bytes = encode(&ours).unwrap();
         let items = ours.items.iter().map(|item| PoolItem {
             id: item.id.to_string(),
-            fields: item.fields.iter().map(|(name, value)| (name.to_string(), Value::from(value))).collect(),
+            genre: texts(&item.genre),
+            fields: item.fields.as_bytes().to_vec(),
         });
         prop_assert_eq!(second!(PoolItems, bytes), PoolItems { items: items.collect() });
+    }
+
+    #[test]
+    fn attributes(ours in any::attributes()) {
+        let bytes = skerry_wire::codec::encode_as(METADATA, &ours).unwrap();
+        let want: Vec<_> = ours.iter().map(|(name, value)| (name.to_string(), Value::from(value))).collect();
+        prop_assert_eq!(second!(Vec<(String, Value)>, bytes), want);
     }
 
     #[test]

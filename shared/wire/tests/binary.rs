@@ -256,7 +256,7 @@ proptest! {
         prop_assert_eq!(&first.seen, &stored.context.seen);
         let content = AnswerContext::of(&stored.context).unwrap();
         prop_assert_eq!(content.read().unwrap(), stored.context);
-        prop_assert_eq!(first.head.with(&content.context).unwrap(), bytes);
+        prop_assert_eq!(&first.head.with(&content.context).unwrap(), &bytes);
         prop_assert!(first.head.with(&bytes).is_err(), "another schema is no content");
     }
 

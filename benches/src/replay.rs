@@ -17,6 +17,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::task::{JoinSet, LocalSet};
 
 const DAY_MS: u64 = 86_400_000;
+/// The longest that an answer is fresh, jitter aside.
+const FRESH_MS_MAX: u64 = 15 * 60 * 1000;
 const SESSIONS: usize = 2_500;
 /// One session in twelve is of somebody unknown.
 const STRANGERS: u32 = 12;
@@ -73,6 +75,26 @@ fn day() -> Vec<Step> {
     steps.retain(|step| step.at_ms < DAY_MS);
     steps.sort_by_key(|step| step.at_ms);
     steps
+}
+
+/// The share of asks that any cache could answer: the same user asked within the longest freshness,
+/// and no event came in between that must show in the next list.
+fn reachable(day: &[Step]) -> f64 {
+    let mut asked: BTreeMap<&str, u64> = BTreeMap::new();
+    let (mut asks, mut hits) = (0.0, 0.0);
+    for step in day {
+        match step.act {
+            Act::Do(..) => drop(asked.remove(step.user.as_str())),
+            Act::Ask => {
+                asks += 1.0;
+                let last = asked.insert(&step.user, step.at_ms);
+                if last.is_some_and(|last| step.at_ms - last < FRESH_MS_MAX) {
+                    hits += 1.0;
+                }
+            }
+        }
+    }
+    hits / asks
 }
 
 #[expect(
@@ -135,6 +157,11 @@ pub async fn run(pair: &mut Pair, length: Duration) -> anyhow::Result<Vec<Row>> 
         count("hit") / asks * 100.0,
         "% hits",
     )];
+    rows.push(Row::new(
+        "edge.replay.reachable",
+        reachable(&day()) * 100.0,
+        "% hits at most",
+    ));
     rows.push(Row::new("edge.replay.asks", asks, "answers"));
     for rung in ["full", "edge", "cached", "popular"] {
         rows.push(Row::new(
@@ -217,6 +244,7 @@ mod tests {
     #[test]
     fn a_day_is_a_day_and_the_same_each_time() {
         let (one, two) = (day(), day());
+        assert!((0.2..0.5).contains(&reachable(&one)), "{}", reachable(&one));
         assert!(
             one.is_sorted_by_key(|step| step.at_ms) && one.len() > 8_000,
             "{}",

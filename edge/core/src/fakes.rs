@@ -109,6 +109,7 @@ pub fn request(method: &str, target: &str, body: &str) -> Request {
         tick: Tick(0),
         entropy: 1,
         loopback: true,
+        revalidate: false,
         epochs: Epochs::default(),
     }
 }
@@ -268,6 +269,13 @@ impl FakeHost {
         self.epochs.set(epochs);
     }
 
+    /// When the one list in the cache stops being fresh.
+    pub fn expires(&self) -> Millis {
+        let cache = self.cache.borrow();
+        let mut entries = cache.values().map(|(entry, ..)| entry.expires);
+        entries.next().unwrap()
+    }
+
     pub fn later(&self, ms: Millis) {
         self.now.set(self.now.get() + ms);
     }
@@ -288,7 +296,15 @@ impl FakeHost {
             epochs: self.epochs.get(),
             ..request(method, target, body)
         };
-        let response = futures::executor::block_on(serve(self, worker, request));
+        let response = futures::executor::block_on(serve(self, worker, request.clone()));
+        if response.revalidate {
+            let again = Request {
+                revalidate: true,
+                ..request
+            };
+            let nothing = futures::executor::block_on(serve(self, worker, again));
+            assert_eq!((nothing.status, nothing.revalidate), (204, false));
+        }
         let bytes = match &response.body {
             Body::Inline(bytes) => bytes.clone(),
             Body::Keep(keep) => {

@@ -13,7 +13,9 @@
     clippy::indexing_slicing
 )]
 
+mod ask;
 mod cache_key;
+mod cached;
 mod context;
 mod events;
 mod keys;

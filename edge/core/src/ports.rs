@@ -88,6 +88,8 @@ pub struct Request {
     pub tick: Tick,
     pub entropy: u128,
     pub loopback: bool,
+    /// Nobody waits: the answer goes into the cache and nowhere else.
+    pub revalidate: bool,
     pub epochs: Epochs,
 }
 
@@ -109,6 +111,8 @@ pub struct Response {
     pub headers: Vec<(&'static str, String)>,
     pub body: Body,
     pub note: Note,
+    /// The body is past its freshness: the same request shall be handled again, as a revalidation.
+    pub revalidate: bool,
 }
 
 #[derive(Debug, Clone)]

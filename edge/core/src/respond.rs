@@ -160,6 +160,7 @@ pub(crate) async fn answer<H: Host>(mut run: Run<'_, H>, mut draft: Draft) -> Re
         headers,
         body,
         note,
+        revalidate: false,
     }
 }
 
@@ -188,7 +189,22 @@ pub(crate) fn hit<H: Host>(
         headers: headers(run.request, head.rung, CacheState::Hit, ttl_s, &timings),
         body: Body::Stored(patches),
         note: note(run, head.rung, head.cause, CacheState::Hit),
+        revalidate: false,
     })
+}
+
+/// To a revalidation: nobody reads it.
+pub(crate) fn nothing<H: Host>(run: &Run<'_, H>) -> Response {
+    Response {
+        status: 204,
+        headers: Vec::new(),
+        body: Body::Inline(Vec::new()),
+        note: Note {
+            rung: None,
+            ..note(run, Rung::Popular, None, CacheState::Bypass)
+        },
+        revalidate: false,
+    }
 }
 
 /// A problem as a response.
@@ -220,6 +236,7 @@ pub(crate) fn problem(problem: &Problem, request: &Request, request_id: Uid) -> 
         headers,
         body: Body::Inline(problem.render(request_id)),
         note,
+        revalidate: false,
     }
 }
 
@@ -235,6 +252,7 @@ pub(crate) fn json(status: u16, body: Vec<u8>, request: &Request, note: Note) ->
         headers,
         body: Body::Inline(body),
         note,
+        revalidate: false,
     }
 }
 

@@ -3,36 +3,25 @@
 //!
 //! Invariant: a valid, authorised question always gets an answer here. Faults lower the rung.
 
-use crate::cache_key::{decision_key, is_narrow, render_hash};
+use crate::cache_key::render_hash;
 use crate::context::{self, Held};
-use crate::events::{self, user_tag};
+use crate::events;
 use crate::keys::{self, Caller};
-use crate::ports::{
-    AskFailure, CacheEntry, CacheState, Found, Host, LogLevel, Method, Request, Response,
-};
-use crate::respond::{self, Draft, KeepFor};
+use crate::ports::{Host, Method, Request, Response};
+use crate::respond::{self, Draft};
 use crate::worker::WorkerState;
 use crate::{page, pick, popular, rank};
-use skerry_types::ids::tenant_hash;
 use skerry_types::{
     Ask, Budget, Candidate, Cause, Country, Decision, Millis, Route, Rung, TenantId, Tick, Uid,
     Warning, WarningCode, context_key,
 };
-use skerry_wire::frame::{AnswerFrame, AskFrame, RefusalCode};
 use skerry_wire::json::{self, Problem, RouteMatch, codes};
-use skerry_wire::value::{ConfigBlob, EventBatch, RenderedHead, StoredDecision, exposure};
-use skerry_wire::{decode, encode};
+use skerry_wire::value::{ConfigBlob, exposure};
 use std::rc::Rc;
 use std::sync::Arc;
 
 /// Kept back from the budget for rendering and for the rungs below, in milliseconds.
 const RENDER_MS: u32 = 3;
-/// An expired response still serves as `cached` for this long, in milliseconds.
-const STALE_MS: Millis = 24 * 60 * 60 * 1000;
-/// A user who acted within this time gets the shorter freshness, in milliseconds.
-const ACTIVE_MS: Millis = 30 * 60 * 1000;
-/// Freshness without a configuration, in milliseconds: active users, others.
-const FRESH_MS: (u32, u32) = (5 * 60 * 1000, 15 * 60 * 1000);
 
 /// Serves one request. Always a response; a 5xx only where the caller's `lowest_rung` asks for it
 /// or an event cannot be made durable.
@@ -125,22 +114,32 @@ impl<H: Host> Run<'_, H> {
         }
         let render = render_hash(&self.ask, &self.request.epochs);
         let (found, key) = self.lookup(render).await;
-        if let Some((response, shown)) = self.rendered(&found) {
+        if !self.request.revalidate
+            && let Some((response, shown)) = self.rendered(&found)
+        {
             let exposure = exposure::join(self.request_id, self.request.now, true, &shown);
             self.host.expose(exposure).await;
             return Ok(response);
         }
         let held = self.context(&found).await;
+        if self.request.revalidate {
+            self.refresh(held.as_ref(), &key, render).await;
+            return Ok(respond::nothing(&self));
+        }
         if let Some(draft) = self.fresh(&found, held.as_ref(), &key, render).await {
             return self.finish(draft).await;
         }
         let left_ms = self.left_ms();
-        let hash = tenant_hash(
-            &self.ask.tenant,
-            self.subject.as_deref().unwrap_or_default(),
-        );
-        let plan = self.host.plan(hash, left_ms);
+        let plan = self.plan(left_ms);
         let mut lost = plan.cause;
+        if plan.ask
+            && lost.is_none()
+            && let Some(draft) = self.just_expired(&found, held.as_ref()).await
+        {
+            let mut response = self.finish(draft).await?;
+            response.revalidate = true;
+            return Ok(response);
+        }
         if plan.ask && left_ms > 0 {
             match self.ask_origin(held.as_ref(), &key, render, left_ms).await {
                 Ok(draft) => return self.finish(draft.capped(plan.best, plan.cause)).await,
@@ -158,196 +157,6 @@ impl<H: Host> Run<'_, H> {
             },
         };
         self.finish(draft).await
-    }
-
-    /// The response cache, under the key that fits the question best. A narrowed question may be
-    /// served from the wider decision where enough of it remains.
-    async fn lookup(&mut self, render: u64) -> (Found, Vec<u8>) {
-        let now = self.request.now;
-        let subject = (!self.context_key.is_empty()).then_some(self.context_key.as_str());
-        let key = decision_key(&self.ask, subject, is_narrow(&self.ask));
-        if matches!(self.ask.route, Route::Rank { .. }) {
-            return (Found::default(), key);
-        }
-        let mut found = self.host.lookup(&key, &self.context_key, render, now).await;
-        if is_narrow(&self.ask) && found.entry.is_none() && found.rendered.is_none() {
-            let wide = decision_key(&self.ask, subject, false);
-            // A body rendered under the wide key has the wrong items; only the decision serves.
-            let wider = self
-                .host
-                .lookup(&wide, &self.context_key, render, now)
-                .await;
-            found.entry = wider.entry;
-        }
-        (found, key)
-    }
-
-    /// The body as it was rendered before, with what must be new in it overwritten.
-    fn rendered(&self, found: &Found) -> Option<(Response, Vec<u8>)> {
-        let rendered = found.rendered.as_ref()?;
-        let head: RenderedHead = decode(&rendered.head).ok()?;
-        if self.request.now >= head.expires_ms {
-            return None;
-        }
-        respond::hit(self, &head, &rendered.slots).map(|response| (response, head.shown))
-    }
-
-    async fn context(&mut self, found: &Found) -> Option<Held> {
-        let cached = matches!(self.ask.route, Route::Rank { .. });
-        if self.context_key.is_empty() || (found.context_version == 0 && !cached) {
-            return None;
-        }
-        context::load(self.host, &self.context_key, self.request.now).await
-    }
-
-    /// A cached decision inside its freshness, where enough of it may still be shown.
-    async fn fresh(
-        &mut self,
-        found: &Found,
-        held: Option<&Held>,
-        key: &[u8],
-        render: u64,
-    ) -> Option<Draft> {
-        let entry = found
-            .entry
-            .as_ref()
-            .filter(|entry| self.request.now < entry.expires)?;
-        let decision = self.decode_decision(&entry.decision)?;
-        let picked = self.pick(&decision, held).await;
-        if picked.len() < self.ask.n.get() {
-            return None;
-        }
-        let (rung, cause) = (decision.rung, decision.cause);
-        let keep = KeepFor {
-            key: key.to_vec(),
-            render,
-            context_version: found.context_version,
-            until: entry.expires.min(self.request.epochs.mask_until),
-        };
-        Some(Draft {
-            keep: Some(keep),
-            ..Draft::new(decision, rung, cause, CacheState::Hit, picked)
-        })
-    }
-
-    /// A cached decision past its freshness: personal, but old.
-    async fn expired(&mut self, found: &Found, held: Option<&Held>, lost: Cause) -> Option<Draft> {
-        let entry = found
-            .entry
-            .as_ref()
-            .filter(|entry| self.request.now < entry.stale_until)?;
-        let decision = self.decode_decision(&entry.decision)?;
-        let picked = self.pick(&decision, held).await;
-        (!picked.is_empty()).then(|| {
-            Draft::new(
-                decision,
-                Rung::Cached,
-                Some(lost),
-                CacheState::Stale,
-                picked,
-            )
-        })
-    }
-
-    /// The origin's answer, kept for the next request; or why there is none.
-    async fn ask_origin(
-        &mut self,
-        held: Option<&Held>,
-        key: &[u8],
-        render: u64,
-        left_ms: u32,
-    ) -> Result<Draft, Cause> {
-        let started = self.host.tick();
-        let pending = match self.context_key.is_empty() {
-            true => Vec::new(),
-            false => decode::<EventBatch>(&self.host.pending(&self.context_key).await)
-                .map_or_else(|_| Vec::new(), |b| b.events),
-        };
-        let question = AskFrame {
-            request_id: self.request_id,
-            ask: self.ask.clone(),
-            left_ms,
-            seed: seed(self.request.entropy),
-            pending,
-            known_context: held.map_or(0, |held| held.mark(self.request.now)),
-        };
-        let question = encode(&question).map_err(|_| Cause::OriginError)?;
-        let answered = self
-            .host
-            .ask(key, question, left_ms)
-            .await
-            .map_err(AskFailure::cause);
-        self.time("origin", started);
-        let frame: AnswerFrame = decode(&answered?).map_err(|error| {
-            self.host.log(
-                LogLevel::Warn,
-                &format!("the origin's answer does not decode: {error}"),
-            );
-            Cause::OriginError
-        })?;
-        let answer = frame.outcome.map_err(|refusal| match refusal.code {
-            RefusalCode::Overloaded => Cause::OriginOverloaded,
-            RefusalCode::Deadline => Cause::OriginTimeout,
-            RefusalCode::Draining | RefusalCode::NotReady => Cause::OriginDown,
-            RefusalCode::Bad | RefusalCode::Internal => Cause::OriginError,
-        })?;
-        self.timings
-            .extend(frame.stages.iter().map(|(stage, us)| (stage.as_str(), *us)));
-        let now = self.request.now;
-        let decision = answer.decision().map_err(|error| {
-            self.host.log(
-                LogLevel::Warn,
-                &format!("the origin's decision does not decode: {error}"),
-            );
-            Cause::OriginError
-        })?;
-        let asked_version = held.map_or(0, |held| held.version);
-        let fresh = match &answer.context {
-            // Nothing is known of the subject, or the origin knows what is known here.
-            None => None,
-            Some(fresh) => {
-                context::replace(self.host, &self.context_key, fresh, asked_version, now).await
-            }
-        };
-        let version = match (&answer.context, &fresh) {
-            (None, _) => Some(asked_version),
-            (Some(_), fresh) => fresh.as_ref().map(|fresh| fresh.version).filter(|v| *v > 0),
-        };
-        let picked = self.pick(&decision, fresh.as_ref().or(held)).await;
-        let keep = match version {
-            Some(context_version) if !matches!(self.ask.route, Route::Rank { .. }) => {
-                let active = now.saturating_sub(answer.newest_ms) < ACTIVE_MS;
-                let expires = now + self.fresh_ms(active);
-                self.store(key, answer.decision, expires).await;
-                Some(KeepFor {
-                    key: key.to_vec(),
-                    render,
-                    context_version,
-                    until: expires.min(self.request.epochs.mask_until),
-                })
-            }
-            _ => None,
-        };
-        let (rung, cause) = (decision.rung, decision.cause);
-        Ok(Draft {
-            keep,
-            ..Draft::new(decision, rung, cause, CacheState::Miss, picked)
-        })
-    }
-
-    /// Keeps an encoded decision.
-    async fn store(&self, key: &[u8], decision: Vec<u8>, expires: Millis) {
-        let tags = if self.context_key.is_empty() {
-            Vec::new()
-        } else {
-            vec![user_tag(&self.context_key)]
-        };
-        let entry = CacheEntry {
-            decision,
-            expires,
-            stale_until: self.request.now + STALE_MS,
-        };
-        self.host.store(key, &tags, entry).await;
     }
 
     /// The rest of a list that was begun before.
@@ -398,24 +207,8 @@ impl<H: Host> Run<'_, H> {
         .await
     }
 
-    fn decode_decision(&self, bytes: &[u8]) -> Option<Decision> {
-        decode::<StoredDecision>(bytes)
-            .ok()
-            .map(|stored| stored.decision)
-    }
-
-    fn left_ms(&self) -> u32 {
+    pub(crate) fn left_ms(&self) -> u32 {
         self.budget.left_ms(self.host.tick())
-    }
-
-    /// Freshness with a jitter of a tenth, so that what was made together does not expire together.
-    fn fresh_ms(&self, active: bool) -> Millis {
-        let config = self.config.as_ref();
-        let (active_ms, idle_ms) = config.map_or(FRESH_MS, |config| {
-            (config.fresh_active_ms, config.fresh_idle_ms)
-        });
-        let base = u64::from(if active { active_ms } else { idle_ms });
-        base * 9 / 10 + (base / 5).saturating_mul(seed(self.request.entropy) % 1000) / 1000
     }
 
     /// A decision made here.

@@ -18,6 +18,7 @@ pub fn request(request: wit::Request) -> ports::Request {
         tick: Tick(request.tick_us),
         entropy: u128::from(high) << 64 | u128::from(low),
         loopback: request.loopback,
+        revalidate: request.revalidate,
         epochs: ports::Epochs {
             config: request.epochs.config,
             pool: request.epochs.pool,
@@ -46,6 +47,7 @@ fn method(method: wit::Method) -> ports::Method {
 pub fn response(response: ports::Response) -> wit::Response {
     let note = response.note;
     wit::Response {
+        revalidate: response.revalidate,
         status: response.status,
         headers: response
             .headers

@@ -23,7 +23,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use skerry_types::Uid;
 use skerry_wire::json::{BODY_BYTES_MAX, Problem, codes};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::TcpStream;
@@ -46,6 +46,8 @@ const DISCARD_MS_MAX: u64 = 2_000;
 const STREAMS_MAX: u32 = 64;
 /// Connections on their way to a thread, at most.
 const HANDOVER_MAX: usize = 1_024;
+/// Revalidations of one thread at once, at most.
+const REVALIDATIONS_MAX: usize = 32;
 /// Headers that the core reads.
 const HEADERS: [&str; 4] = ["x-api-key", "authorization", "content-type", "traceparent"];
 /// Where platforms put the caller's country, and what the core calls it.
@@ -103,6 +105,7 @@ pub fn start(number: usize, setup: Setup) -> std::io::Result<Thread> {
                     metrics: setup.metrics,
                     loopback: setup.loopback,
                     entropy: RefCell::new(Entropy::new()),
+                    revalidating: Cell::new(0),
                 });
                 let mut running = tokio::task::JoinSet::new();
                 while let Some(stream) = queue.recv().await {
@@ -183,10 +186,11 @@ struct Server {
     metrics: Option<MetricsText>,
     loopback: bool,
     entropy: RefCell<Entropy>,
+    revalidating: Cell<usize>,
 }
 
 impl Server {
-    async fn respond(&self, request: http::Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn respond(self: &Rc<Self>, request: http::Request<Incoming>) -> Response<Full<Bytes>> {
         if let Some(response) = self.own_endpoint(&request) {
             return response;
         }
@@ -220,10 +224,16 @@ impl Server {
             tick_us: started.0,
             entropy,
             loopback: self.loopback,
+            revalidate: false,
             epochs: self.epochs(now_ms),
         };
         match self.instances.call(&request).await {
-            Ok((response, found)) => self.deliver(response, found, started.0),
+            Ok((response, found)) => {
+                if response.revalidate {
+                    self.revalidate(request);
+                }
+                self.deliver(response, found, started.0)
+            }
             Err(error) => {
                 let (why, error) = match &error {
                     WorkerError::Exhausted => ("exhausted", String::new()),
@@ -238,6 +248,30 @@ impl Server {
                 )
             }
         }
+    }
+
+    /// Handles a request again for the cache's sake alone, while its answer is on the way. Beyond
+    /// the bound nothing is lost: the next such request does it, or a plain miss.
+    fn revalidate(self: &Rc<Self>, request: Request) {
+        if self.revalidating.get() >= REVALIDATIONS_MAX {
+            return;
+        }
+        self.revalidating.set(self.revalidating.get() + 1);
+        let server = self.clone();
+        tokio::task::spawn_local(async move {
+            let now_ms = Clock::now_ms();
+            let request = Request {
+                revalidate: true,
+                now_ms,
+                tick_us: server.shared.clock.tick().0,
+                entropy: server.entropy.borrow_mut().draw(),
+                epochs: server.epochs(now_ms),
+                ..request
+            };
+            let called = server.instances.call(&request).await;
+            server.shared.meter.revalidated(called.is_ok());
+            server.revalidating.set(server.revalidating.get() - 1);
+        });
     }
 
     fn epochs(&self, now: u64) -> Epochs {

@@ -77,6 +77,12 @@ impl Meter {
         counter!("skerry_worker_failures_total", "why" => why).increment(1);
     }
 
+    /// One list made anew after its last answer went out past its freshness.
+    pub fn revalidated(&self, done: bool) {
+        let outcome = if done { "done" } else { "failed" };
+        counter!("skerry_revalidations_total", "outcome" => outcome).increment(1);
+    }
+
     /// One question to the origin.
     pub fn asked(&self, took_us: u64, outcome: &'static str) {
         let region = self.region.to_string();

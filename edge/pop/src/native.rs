@@ -121,6 +121,7 @@ fn convert(request: Request) -> ports::Request {
         tick: Tick(request.tick_us),
         entropy: u128::from(high) << 64 | u128::from(low),
         loopback: request.loopback,
+        revalidate: request.revalidate,
         epochs: Epochs {
             config: epochs.config,
             // Without a pool the core does not rank.

@@ -136,6 +136,7 @@ impl<'a> EvalHost<'a> {
             tick: Tick::default(),
             entropy: 1,
             loopback: true,
+            revalidate: false,
             epochs: self.held.epochs,
         };
         let platform = Platform {

@@ -226,6 +226,48 @@ fn every_rung_and_its_cause() {
 }
 
 #[test]
+fn a_list_just_past_its_freshness_serves_while_the_next_is_made() {
+    // (milliseconds past freshness, origin is down) -> how it is served, and how often the origin
+    // has been asked in all
+    let cases = [
+        (-1, false, ("full", "hit"), 1),
+        (0, false, ("full", "stale"), 2),
+        (59_999, false, ("full", "stale"), 2),
+        (60_000, false, ("full", "miss"), 2),
+        (30_000, true, ("cached", "stale"), 1),
+    ];
+    for (past, down, served, asked) in cases {
+        let host = FakeHost::empty().with_origin(origin);
+        let ask = || {
+            let got = get(&host, "/v1/recommend/1");
+            (
+                got.served("rung").to_owned(),
+                got.served("cache").to_owned(),
+            )
+        };
+        ask();
+        host.now
+            .set(host.expires().checked_add_signed(past).unwrap());
+        if down {
+            host.plan.set(Plan {
+                ask: false,
+                best: Rung::Edge,
+                cause: Some(Cause::OriginDown),
+            });
+        }
+        let (rung, cache) = ask();
+        assert_eq!((rung.as_str(), cache.as_str()), served, "{past} ms");
+        assert_eq!(host.asked.get(), asked, "{past} ms");
+        let shown = host.shown.borrow().len();
+        assert_eq!(shown, 2, "a revalidation shows nothing");
+        if !down {
+            assert_eq!(ask().1, "hit", "{past} ms: the next list is there");
+            assert_eq!(host.asked.get(), asked);
+        }
+    }
+}
+
+#[test]
 fn an_expired_response_serves_as_cached_for_a_day() {
     let host = FakeHost::empty().with_list(30).with_origin(origin);
     assert_eq!(get(&host, "/v1/recommend/1").served("rung"), "full");

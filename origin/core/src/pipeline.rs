@@ -114,7 +114,7 @@ pub fn answer<W: World>(world: &W, question: &Question<'_>) -> Outcome {
         None
     };
     run.mark(4);
-    let candidates = run.explain(&*model, context_ref, kept);
+    let candidates = run.explain(&*model, &profile, context_ref, kept);
     run.mark(5);
     run.finish(
         candidates,
@@ -495,6 +495,7 @@ impl<'a, W: World> Run<'a, W> {
     fn explain(
         &self,
         model: &W::Model,
+        profile: &<W::Model as Model>::Profile,
         context: Option<&UserContext>,
         kept: Vec<Kept>,
     ) -> Vec<Candidate> {
@@ -502,8 +503,11 @@ impl<'a, W: World> Run<'a, W> {
         let history = reasons::History::new(context, |id| self.world.card(&ask.tenant, id));
         let mut candidates = Vec::with_capacity(kept.len());
         for kept in kept {
+            let is_near = kept.source == Source::Vector && !matches!(ask.route, Route::Rank { .. });
+            let like = || model.because(profile, model.row(&kept.card.id)?);
             let because = kept
                 .because
+                .or_else(|| is_near.then(like)?)
                 .and_then(|row| model.id(row))
                 .and_then(|id| self.world.card(&ask.tenant, id));
             let reason: Reason = match (&ask.route, kept.source, because) {

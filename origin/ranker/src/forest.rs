@@ -5,6 +5,9 @@
 //! across candidates as in RapidScorer). Leaves are numbered left to right; a node that sends a
 //! candidate right clears the leaves of its left subtree; the lowest bit left is the exit leaf.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+
 /// Leaves of a tree, at most: one bit each in a byte.
 pub const LEAVES_MAX: usize = 8;
 /// Thresholds of a feature, at most: a bin is a byte.
@@ -49,8 +52,8 @@ struct FlatNode {
     feature: u8,
     /// Right where the bin is larger.
     bin: u8,
-    /// What stays of the mask on the way right.
-    keep: u8,
+    /// Leaves that are lost on the way right.
+    left_leaves: u8,
 }
 
 impl Forest {
@@ -102,7 +105,7 @@ impl Forest {
                 forest.flat.push(FlatNode {
                     feature: node.feature,
                     bin,
-                    keep: !node.left_leaves,
+                    left_leaves: node.left_leaves,
                 });
             }
             forest.ends.push(u32::try_from(forest.flat.len()).ok()?);
@@ -138,6 +141,15 @@ impl Forest {
         if rows == 0 || columns.len() < self.features * rows {
             return;
         }
+        #[cfg(target_arch = "x86_64")]
+        if let Some(registers) = crate::wide::avx2::Avx2::new() {
+            return registers.add_forest(self, columns, scores);
+        }
+        self.add_plain(columns, scores);
+    }
+
+    fn add_plain(&self, columns: &[f32], scores: &mut [f32]) {
+        let rows = scores.len();
         let blocks = rows.div_ceil(BLOCK);
         let mut bins = vec![[0u8; BLOCK]; blocks * self.features];
         for (feature, thresholds) in self.thresholds.iter().enumerate() {
@@ -159,7 +171,7 @@ impl Forest {
                     // Written without a choice, so that it becomes byte comparisons of whole vectors:
                     // all ones on the way left, what the node keeps on the way right.
                     for (mask, bin) in masks.iter_mut().zip(bins) {
-                        *mask &= node.keep | u8::from(*bin > node.bin).wrapping_sub(1);
+                        *mask &= !node.left_leaves | u8::from(*bin > node.bin).wrapping_sub(1);
                     }
                 }
                 from = end;

@@ -1,7 +1,7 @@
 //! What the forest sees of a candidate: scores and their ranks, priors, distance in year and genre
 //! to the last and the liked items. The order of the columns is part of the artifact's format.
 
-use crate::model::{Model, Row, ascending};
+use crate::model::{FETCH_AHEAD, Model, Row, ascending};
 use crate::user::{UserState, each_genre};
 use crate::wide::{Kernel, Registers, wide};
 use skerry_decide::score::Vector;
@@ -96,6 +96,13 @@ impl<R: Row> Kernel for Fill<'_, R> {
         let liked_vectors: Vec<(Vector, f32)> =
             user.liked.iter().map(|(item, _)| scaled(*item)).collect();
         for (at, row) in rows.iter().enumerate() {
+            if let Some(soon) = rows.get(at + FETCH_AHEAD).map(|row| row.item() as usize)
+                && let Some(vector) = model.parts.factors.get(soon)
+            {
+                registers.fetch(vector);
+                registers.fetch(&model.parts.priors[soon]);
+                registers.fetch(&model.inverse_norms[soon]);
+            }
             let item = row.item();
             let Some(vector) = model.parts.factors.get(item as usize) else {
                 continue;

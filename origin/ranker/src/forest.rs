@@ -52,8 +52,8 @@ struct FlatNode {
     feature: u8,
     /// Right where the bin is larger.
     bin: u8,
-    /// Leaves that are lost on the way right.
-    left_leaves: u8,
+    /// What stays of the mask on the way right.
+    keep: u8,
 }
 
 impl Forest {
@@ -105,7 +105,7 @@ impl Forest {
                 forest.flat.push(FlatNode {
                     feature: node.feature,
                     bin,
-                    left_leaves: node.left_leaves,
+                    keep: !node.left_leaves,
                 });
             }
             forest.ends.push(u32::try_from(forest.flat.len()).ok()?);
@@ -171,7 +171,7 @@ impl Forest {
                     // Written without a choice, so that it becomes byte comparisons of whole vectors:
                     // all ones on the way left, what the node keeps on the way right.
                     for (mask, bin) in masks.iter_mut().zip(bins) {
-                        *mask &= !node.left_leaves | u8::from(*bin > node.bin).wrapping_sub(1);
+                        *mask &= node.keep | u8::from(*bin > node.bin).wrapping_sub(1);
                     }
                 }
                 from = end;

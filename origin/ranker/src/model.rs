@@ -16,8 +16,8 @@ use std::sync::Arc;
 /// Trending items that join the candidates of every question.
 const TRENDING_CANDIDATES: usize = 50;
 
-/// How many rows ahead of the one in work a vector is fetched: they lie anywhere in memory.
-const FETCH_AHEAD: usize = 8;
+/// How many rows ahead of the one in work are fetched: they lie anywhere in memory.
+pub(crate) const FETCH_AHEAD: usize = 8;
 
 /// Everything that training makes.
 #[derive(Debug, Clone, PartialEq)]

@@ -15,8 +15,8 @@ pub(crate) trait Registers: Copy {
     /// [`skerry_decide::score::dot`], to the bit.
     fn dot(self, a: &Vector, b: &Vector) -> f32;
 
-    /// Says that the vector will be read soon.
-    fn fetch(self, vector: &Vector);
+    /// Says that this will be read soon.
+    fn fetch<T>(self, what: &T);
 }
 
 #[derive(Clone, Copy)]
@@ -29,7 +29,7 @@ impl Registers for Plain {
     }
 
     #[inline(always)]
-    fn fetch(self, _vector: &Vector) {}
+    fn fetch<T>(self, _what: &T) {}
 }
 
 #[inline]
@@ -53,8 +53,8 @@ pub(crate) mod avx2 {
     use skerry_decide::score::Vector;
     use std::arch::x86_64::*;
 
-    /// Floats of a line of the cache.
-    const LINE_FLOATS: usize = 16;
+    /// A line of the cache.
+    const LINE_BYTES: usize = 64;
 
     /// Proof that `avx2` and `popcnt` are there.
     #[derive(Clone, Copy)]
@@ -89,10 +89,11 @@ pub(crate) mod avx2 {
         }
 
         #[inline(always)]
-        fn fetch(self, vector: &Vector) {
-            for line in vector.as_chunks::<LINE_FLOATS>().0 {
-                // SAFETY: the address is that of a live reference; a fetch has no other effect.
-                unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+        fn fetch<T>(self, what: &T) {
+            let from = std::ptr::from_ref(what).cast::<i8>();
+            for line in (0..size_of::<T>()).step_by(LINE_BYTES) {
+                // SAFETY: the address lies in a live value, and a fetch has no other effect.
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(from.add(line)) };
             }
         }
     }

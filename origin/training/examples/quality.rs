@@ -1,4 +1,4 @@
-//! Quality of every rung on a MovieLens folder: `quality FOLDER [tune] [key=value ...]`.
+//! Quality of every rung on a MovieLens folder: `quality FOLDER [tune] [ranked=300] [key=value ...]`.
 //! `tune` holds out each user's second-last positive instead of the last.
 
 mod movielens;
@@ -20,6 +20,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         .next()
         .ok_or("usage: quality FOLDER [tune] [key=value ...]")?;
     let mut options = TrainOptions::default();
+    // As the pipeline does.
+    let mut ranked = 300;
     let mut protocols = vec![
         ("loo", Protocol::Loo { back: 0 }),
         ("temporal", Protocol::Temporal { share: 0.1 }),
@@ -29,13 +31,14 @@ fn main() -> Result<(), Box<dyn Error>> {
             None if argument == "tune" => protocols = vec![("tune", Protocol::Loo { back: 1 })],
             None if argument == "loo" => protocols.truncate(1),
             None => return Err(format!("unknown argument {argument}").into()),
+            Some(("ranked", value)) => ranked = value.parse()?,
             Some((key, value)) => set(&mut options, key, value)?,
         }
     }
     let data = read(Path::new(&folder))?;
     println!("{} items, {} rows", data.items().len(), data.rows().len());
     for (name, protocol) in protocols {
-        run(name, &protocol.split(&data), &options)?;
+        run(name, &protocol.split(&data), &options, ranked)?;
     }
     Ok(())
 }
@@ -77,7 +80,12 @@ fn now() -> Instant {
     Instant::now()
 }
 
-fn run(name: &str, split: &Split, options: &TrainOptions) -> Result<(), Box<dyn Error>> {
+fn run(
+    name: &str,
+    split: &Split,
+    options: &TrainOptions,
+    ranked: usize,
+) -> Result<(), Box<dyn Error>> {
     let started = now();
     let stages = std::sync::Mutex::new(Vec::new());
     let model = train(&split.train, options, &|stage, share| {
@@ -127,7 +135,7 @@ fn run(name: &str, split: &Split, options: &TrainOptions) -> Result<(), Box<dyn 
         "full, late",
         &evaluate(split, 1, |history, excluded| {
             let user = model.fold_in(&steps(history, RECENT_MAX, Some));
-            let rows = model.candidates(&user, &near(&model, user.query(), &[]), 300);
+            let rows = model.candidates(&user, &near(&model, user.query(), &[]), ranked);
             let mut scores = Vec::new();
             model.rank(&user, &rows, &mut scores);
             let mut order: Vec<usize> = (0..rows.len()).collect();
@@ -148,7 +156,7 @@ fn run(name: &str, split: &Split, options: &TrainOptions) -> Result<(), Box<dyn 
         fold_us.push(at.elapsed().as_secs_f64() * 1e6);
         let near = near(&model, user.query(), excluded);
         let at = now();
-        let mut rows = model.candidates_where(&user, &near, 300, |row| {
+        let mut rows = model.candidates_where(&user, &near, ranked, |row| {
             excluded.binary_search(&row).is_err()
         });
         candidate_us.push(at.elapsed().as_secs_f64() * 1e6);
@@ -179,6 +187,7 @@ fn run(name: &str, split: &Split, options: &TrainOptions) -> Result<(), Box<dyn 
             &model,
             &steps(&case.history, RECENT_MAX, Some),
             &case.excluded,
+            ranked,
         );
     }
     for capacity in [10_000, 1_000] {
@@ -205,7 +214,7 @@ fn run(name: &str, split: &Split, options: &TrainOptions) -> Result<(), Box<dyn 
 }
 
 /// Least and median time of each step for one history: the least is what a core of its own would take.
-fn speed(model: &Model, history: &[HistoryStep], excluded: &[u32]) {
+fn speed(model: &Model, history: &[HistoryStep], excluded: &[u32], ranked: usize) {
     let mut times: [Vec<f64>; 5] = Default::default();
     let (mut columns, mut scores) = (Vec::new(), Vec::new());
     for _ in 0..300 {
@@ -218,7 +227,7 @@ fn speed(model: &Model, history: &[HistoryStep], excluded: &[u32]) {
         lap(0);
         let near = near(model, user.query(), excluded);
         lap(4);
-        let rows = model.candidates_where(&user, &near, 300, |row| {
+        let rows = model.candidates_where(&user, &near, ranked, |row| {
             excluded.binary_search(&row).is_err()
         });
         lap(1);

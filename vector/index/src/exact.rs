@@ -142,6 +142,8 @@ impl Rows {
             hopeful.least
         });
         hopeful.cut();
+        let groups = hopeful.kept.iter().map(|(row, ..)| self.groups_of(*row));
+        groups.for_each(fetch);
         self.scored(query, k, hopeful.kept.iter().map(|(row, ..)| *row))
     }
 }
@@ -177,7 +179,7 @@ impl Hopeful {
         if self.kept.len() >= self.cut_at {
             self.cut();
             // Bounds may be so wide that little goes: the work stays linear.
-            self.cut_at = (self.kept.len() * 2).max(self.k * 2 + SPARE);
+            self.cut_at = self.kept.len() * 2 + SPARE;
         }
     }
 
@@ -202,7 +204,7 @@ impl Best {
     fn new(k: usize) -> Self {
         Self {
             k,
-            kept: Vec::new(),
+            kept: Vec::with_capacity(k * 2 + SPARE),
         }
     }
 
@@ -241,6 +243,16 @@ impl Best {
             (*key as u32, f32::from_bits(bits))
         });
         restored.collect()
+    }
+}
+
+/// Says that a row will be read soon: rows to be scored lie anywhere in memory.
+fn fetch(groups: &[[f32; LANES]]) {
+    #[cfg(target_arch = "x86_64")]
+    for pair in groups.chunks(2) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: the address is that of a live reference, and a fetch has no other effect.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(pair.as_ptr().cast()) };
     }
 }
 

@@ -52,12 +52,13 @@ impl Forest {
             let end = *end as usize;
             let mut masks = [_mm256_set1_epi8(-1); REGISTERS];
             for node in &self.flat[from..end] {
-                let bin = _mm256_set1_epi8(signed(node.bin));
-                let left = _mm256_set1_epi8(node.left_leaves.cast_signed());
+                // Bins are less than THRESHOLDS_MAX: one more is a byte.
+                let above = _mm256_set1_epi8(signed(node.bin + 1));
+                let keep = _mm256_set1_epi8(node.keep.cast_signed());
                 let bins = &bins[usize::from(node.feature)];
                 for (mask, bins) in masks.iter_mut().zip(bins) {
-                    let is_right = _mm256_cmpgt_epi8(*bins, bin);
-                    *mask = _mm256_andnot_si256(_mm256_and_si256(is_right, left), *mask);
+                    let is_left = _mm256_cmpgt_epi8(above, *bins);
+                    *mask = _mm256_and_si256(*mask, _mm256_or_si256(is_left, keep));
                 }
             }
             from = end;

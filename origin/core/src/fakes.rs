@@ -246,15 +246,14 @@ impl Model for FakeModel {
 
     fn candidates(
         &self,
-        profile: &Self::Profile,
+        _profile: &Self::Profile,
         near: &[(u32, f32)],
         k: usize,
     ) -> Vec<CandidateRow> {
-        let because = profile.map(|[row]| row as u32);
         let near = near.iter().map(|(item, _)| CandidateRow {
             item: *item,
             source: Source::Vector,
-            because,
+            because: None,
         });
         near.take(k).collect()
     }
@@ -268,6 +267,10 @@ impl Model for FakeModel {
             .iter()
             .map(|row| -(row.item as f32 - from).abs() / 100.0)
             .collect())
+    }
+
+    fn because(&self, profile: &Self::Profile, _row: u32) -> Option<u32> {
+        profile.map(|[row]| row as u32)
     }
 
     fn trending(&self, k: usize) -> Vec<(u32, f32)> {

@@ -110,7 +110,7 @@ pub fn answer<W: World>(world: &W, question: &Question<'_>) -> Outcome {
         None
     };
     run.mark(4);
-    let candidates = run.explain(&cards, context_ref, kept);
+    let candidates = run.explain(model, &cards, &profile, context_ref, kept);
     run.mark(5);
     run.finish(candidates, context, snapshot, model.version())
 }
@@ -118,6 +118,8 @@ pub fn answer<W: World>(world: &W, question: &Question<'_>) -> Outcome {
 /// A ranked item on its way into the answer.
 struct Kept<'c> {
     card: &'c Card,
+    /// The model's row, where the ranking brought it.
+    row: Option<u32>,
     score: f32,
     source: Source,
     propensity: f32,
@@ -405,6 +407,7 @@ impl<'a, W: World> Run<'a, W> {
                 let score = 1.0 / (1.0 + (-score).exp());
                 kept.push(Kept {
                     card,
+                    row: Some(row.item),
                     score,
                     source: row.source,
                     propensity: 1.0,
@@ -470,6 +473,7 @@ impl<'a, W: World> Run<'a, W> {
                 at,
                 Kept {
                     card,
+                    row: None,
                     score,
                     source: Source::Explore,
                     propensity: draw.propensity as f32,
@@ -482,7 +486,9 @@ impl<'a, W: World> Run<'a, W> {
 
     fn explain(
         &self,
+        model: &W::Model,
         cards: &W::Cards<'_>,
+        profile: &<W::Model as Model>::Profile,
         context: Option<&UserContext>,
         kept: Vec<Kept<'_>>,
     ) -> Vec<Candidate> {
@@ -490,7 +496,12 @@ impl<'a, W: World> Run<'a, W> {
         let history = reasons::History::new(context, cards);
         let mut candidates = Vec::with_capacity(kept.len());
         for kept in kept {
-            let because = kept.because.and_then(|row| cards.row(row));
+            let is_near = kept.source == Source::Vector && !matches!(ask.route, Route::Rank { .. });
+            let like = || model.because(profile, kept.row?);
+            let because = kept
+                .because
+                .or_else(|| is_near.then(like)?)
+                .and_then(|row| cards.row(row));
             let reason: Reason = match (&ask.route, kept.source, because) {
                 (_, Source::Explore, _) => Reason {
                     kind: ReasonKind::Explore,

@@ -125,7 +125,7 @@ pub struct CandidateRow {
     /// Row of the item in the model.
     pub item: u32,
     pub source: Source,
-    /// Row of the history item that brought it, where one did.
+    /// Row of the history item that brought it, where one did; [`Model::because`] knows for others.
     pub because: Option<u32>,
 }
 
@@ -153,6 +153,8 @@ pub trait Model: Send + Sync {
     ) -> Vec<CandidateRow>;
     /// One score for each row, higher is better.
     fn rank(&self, profile: &Self::Profile, rows: &[CandidateRow]) -> Result<Vec<f32>, PortError>;
+    /// Row of the history item that a vector neighbour is most like; asked for rows shown only.
+    fn because(&self, profile: &Self::Profile, row: u32) -> Option<u32>;
     /// The `k` items that are trending, best first, with scores in 0..=1.
     fn trending(&self, k: usize) -> Vec<(u32, f32)>;
 }

@@ -110,6 +110,10 @@ impl skerry_origin_core::Model for Service {
         skerry_origin_core::Model::rank(&self.model, profile, rows)
     }
 
+    fn because(&self, profile: &UserState, row: u32) -> Option<u32> {
+        self.model.because(profile, row)
+    }
+
     fn trending(&self, k: usize) -> Vec<(u32, f32)> {
         self.model.trending(k)
     }

@@ -1,9 +1,10 @@
 //! What the forest sees of a candidate: scores and their ranks, priors, distance in year and genre
 //! to the last and the liked items. The order of the columns is part of the artifact's format.
 
-use crate::model::{Model, Row};
+use crate::model::{FETCH_AHEAD, Model, Row, ascending};
 use crate::user::{UserState, each_genre};
-use skerry_decide::score::dot;
+use crate::wide::{Kernel, Registers, wide};
+use skerry_decide::score::Vector;
 
 /// Columns.
 pub const FEATURES: usize = 27;
@@ -49,31 +50,70 @@ impl Model {
         columns: &mut Vec<f32>,
         base: &mut Vec<f32>,
     ) {
+        wide(Fill {
+            model: self,
+            user,
+            rows,
+            columns,
+            base,
+        });
+    }
+}
+
+struct Fill<'a, R> {
+    model: &'a Model,
+    user: &'a UserState,
+    rows: &'a [R],
+    columns: &'a mut Vec<f32>,
+    base: &'a mut Vec<f32>,
+}
+
+impl<R: Row> Kernel for Fill<'_, R> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run(self, registers: impl Registers) {
+        let Self {
+            model,
+            user,
+            rows,
+            columns,
+            base,
+        } = self;
         let count = rows.len();
         columns.clear();
         columns.resize(FEATURES * count, 0.0);
         base.clear();
         base.resize(count, 0.0);
         let last = user.steps.first().map(|step| step.item);
-        let last_genres = last.map_or(0, |item| self.parts.priors[item as usize].genres);
+        let last_genres = last.map_or(0, |item| model.parts.priors[item as usize].genres);
+        // Copied together: every row is compared with all of them.
+        let scaled = |item: u32| {
+            let item = item as usize;
+            (model.parts.factors[item], model.inverse_norms[item])
+        };
+        let last_vector = last.map(scaled);
+        let liked_vectors: Vec<(Vector, f32)> =
+            user.liked.iter().map(|(item, _)| scaled(*item)).collect();
         for (at, row) in rows.iter().enumerate() {
+            if let Some(soon) = rows.get(at + FETCH_AHEAD).map(|row| row.item() as usize)
+                && let Some(vector) = model.parts.factors.get(soon)
+            {
+                registers.fetch(vector);
+                registers.fetch(&model.parts.priors[soon]);
+                registers.fetch(&model.inverse_norms[soon]);
+            }
             let item = row.item();
-            let Some(vector) = self.parts.factors.get(item as usize) else {
+            let Some(vector) = model.parts.factors.get(item as usize) else {
                 continue;
             };
-            let withheld = user
-                .withheld
-                .as_ref()
-                .filter(|withheld| withheld.item == item);
-            let prior = withheld.map_or(&self.parts.priors[item as usize], |withheld| {
-                &withheld.prior
-            });
+            let prior = user.prior(model, item);
             let mut set = |feature: usize, value: f32| columns[feature * count + at] = value;
-            let near = user.vector_score(vector);
+            let near = user.vector_score(registers, vector);
             let link = user.links.get(item);
             let order = link.map_or(0.0, |link| link.short);
             let order = (order - user.order_mean) * user.order_scale;
-            let blend = &self.parts.blends.full;
+            let blend = &model.parts.blends.full;
             let sum = blend.vector * near + blend.order * order + blend.prior * prior.popularity;
             base[at] = sum;
             set(0, near);
@@ -122,18 +162,14 @@ impl Model {
             set(22, liked / genres);
             set(23, recent / genres);
             set(24, (liked - other) / genres);
-            let norm = self.inverse_norms[item as usize];
-            let cosine = |other: u32| {
-                dot(vector, &self.parts.factors[other as usize])
-                    * norm
-                    * self.inverse_norms[other as usize]
-            };
-            set(25, last.map_or(0.0, cosine));
-            let nearest = user
-                .liked
-                .iter()
-                .map(|(item, _)| cosine(*item))
-                .fold(0.0, f32::max);
+            let norm = model.inverse_norms[item as usize];
+            if let Some((last, last_norm)) = &last_vector {
+                set(25, registers.dot(vector, last) * norm * last_norm);
+            }
+            let mut nearest = 0.0f32;
+            for (liked, liked_norm) in &liked_vectors {
+                nearest = nearest.max(registers.dot(vector, liked) * norm * liked_norm);
+            }
             set(26, nearest);
         }
         let mut order = Vec::with_capacity(count);
@@ -155,15 +191,18 @@ impl Model {
     clippy::cast_possible_truncation,
     reason = "a few hundred places"
 )]
-fn rank(scores: &[f32], order: &mut Vec<(f32, u32)>, ranks: &mut [f32]) {
+#[inline(always)]
+fn rank(scores: &[f32], order: &mut Vec<u64>, ranks: &mut [f32]) {
     order.clear();
-    order.extend(scores.iter().zip(0u32..).map(|(score, at)| (*score, at)));
-    order.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
-    let mut place = 0;
-    for at in 0..order.len() {
-        if at > 0 && order[at].0 != order[at - 1].0 {
-            place = at as u32;
+    let key = |(score, at): (&f32, u64)| u64::from(!ascending(*score)) << 32 | at;
+    order.extend(scores.iter().zip(0u64..).map(key));
+    order.sort_unstable();
+    let (mut place, mut before) = (0, f32::NAN);
+    for (at, key) in order.iter().enumerate() {
+        let row = *key as u32 as usize;
+        if scores[row] != before {
+            (place, before) = (at, scores[row]);
         }
-        ranks[order[at].1 as usize] = place as f32;
+        ranks[row] = place as f32;
     }
 }

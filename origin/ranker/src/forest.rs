@@ -5,6 +5,9 @@
 //! across candidates as in RapidScorer). Leaves are numbered left to right; a node that sends a
 //! candidate right clears the leaves of its left subtree; the lowest bit left is the exit leaf.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+
 /// Leaves of a tree, at most: one bit each in a byte.
 pub const LEAVES_MAX: usize = 8;
 /// Thresholds of a feature, at most: a bin is a byte.
@@ -138,6 +141,15 @@ impl Forest {
         if rows == 0 || columns.len() < self.features * rows {
             return;
         }
+        #[cfg(target_arch = "x86_64")]
+        if let Some(registers) = crate::wide::avx2::Avx2::new() {
+            return registers.add_forest(self, columns, scores);
+        }
+        self.add_plain(columns, scores);
+    }
+
+    fn add_plain(&self, columns: &[f32], scores: &mut [f32]) {
+        let rows = scores.len();
         let blocks = rows.div_ceil(BLOCK);
         let mut bins = vec![[0u8; BLOCK]; blocks * self.features];
         for (feature, thresholds) in self.thresholds.iter().enumerate() {

@@ -4,7 +4,7 @@
 //! scores depend on the model, the history and the rows alone (no clock, no thread, no chance).
 //! It refuses to train and to store: `origin/training` and the gateway do that.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod artifact;
@@ -14,6 +14,7 @@ mod links;
 mod model;
 mod port;
 mod user;
+mod wide;
 
 pub use artifact::ModelError;
 pub use forest::{Forest, Tree};

@@ -2,7 +2,9 @@
 
 use crate::artifact::{self, ModelError};
 use crate::forest::Forest;
+use crate::links::RowSet;
 use crate::user::UserState;
+use crate::wide::{Kernel, Registers, wide};
 use skerry_decide::score::{
     Blend, DIM, EdgePool, FOLLOWERS_MAX, FoldIn, PoolRow, ROWS_MAX, Vector, dot,
 };
@@ -13,6 +15,9 @@ use std::sync::Arc;
 
 /// Trending items that join the candidates of every question.
 const TRENDING_CANDIDATES: usize = 50;
+
+/// How many rows ahead of the one in work are fetched: they lie anywhere in memory.
+pub(crate) const FETCH_AHEAD: usize = 8;
 
 /// Everything that training makes.
 #[derive(Debug, Clone, PartialEq)]
@@ -204,86 +209,51 @@ impl Model {
         k: usize,
         allow: impl Fn(u32) -> bool,
     ) -> Vec<CandidateRow> {
-        let mut steps: Vec<u32> = user.steps.iter().map(|step| step.item).collect();
-        steps.sort_unstable();
-        let mut nearest: Vec<u32> = near.iter().map(|(item, _)| *item).collect();
-        nearest.sort_unstable();
-        nearest.dedup();
-        let is_linked = |item: u32| user.links.get(item).is_some();
-        let linked = user.links.iter().map(|link| link.item);
-        let near = nearest.iter().copied().filter(|item| !is_linked(*item));
-        let trending = self.trending.iter().copied().take(TRENDING_CANDIDATES);
-        let trending =
-            trending.filter(|item| !is_linked(*item) && nearest.binary_search(item).is_err());
-        let mut found: Vec<(f32, CandidateRow)> = Vec::with_capacity(nearest.len() + 1_024);
-        for item in linked.chain(near).chain(trending) {
-            if (item as usize) < self.len() && steps.binary_search(&item).is_err() && allow(item) {
-                found.push(self.candidate(user, item));
-            }
-        }
-        let best_first = |a: &(f32, CandidateRow), b: &(f32, CandidateRow)| {
-            b.0.total_cmp(&a.0).then(a.1.item.cmp(&b.1.item))
-        };
+        let mut found = wide(Sources {
+            model: self,
+            user,
+            near,
+            allow,
+        });
         if found.len() > k && k > 0 {
-            found.select_nth_unstable_by(k - 1, best_first);
+            found.select_nth_unstable(k - 1);
         }
         found.truncate(k);
-        found.sort_unstable_by(best_first);
-        let mut rows: Vec<CandidateRow> = found.into_iter().map(|(_, row)| row).collect();
-        for row in rows.iter_mut().filter(|row| row.source == Source::Vector) {
-            row.because = self.most_like(user, row.item);
-        }
-        rows
-    }
-
-    /// An item's base score and which part of it weighs most.
-    fn candidate(&self, user: &UserState, item: u32) -> (f32, CandidateRow) {
-        let blend = &self.parts.blends.full;
-        let withheld = user
-            .withheld
-            .as_ref()
-            .filter(|withheld| withheld.item == item);
-        let prior = withheld.map_or(&self.parts.priors[item as usize], |withheld| {
-            &withheld.prior
-        });
-        let near = blend.vector * user.vector_score(&self.parts.factors[item as usize]);
-        let link = user.links.get(item);
-        let order = blend.order
-            * (link.map_or(0.0, |link| link.short) - user.order_mean)
-            * user.order_scale;
-        let score = near + order + blend.prior * prior.popularity;
-        let row = match link {
-            Some(link) if order >= near => CandidateRow {
-                item,
-                source: Source::Recent,
-                because: Some(link.because),
-            },
-            _ if user.vector.is_some() => CandidateRow {
-                item,
-                source: Source::Vector,
-                because: None,
-            },
-            _ => CandidateRow {
-                item,
-                source: Source::Trending,
-                because: None,
-            },
+        found.sort_unstable();
+        let source = if user.vector.is_some() {
+            Source::Vector
+        } else {
+            Source::Trending
         };
-        (score, row)
+        let rows = found.into_iter().map(|place| {
+            let (item, is_followed) = place.row();
+            match user.links.get(item).filter(|_| is_followed) {
+                Some(link) => CandidateRow {
+                    item,
+                    source: Source::Recent,
+                    because: Some(link.because),
+                },
+                None => CandidateRow {
+                    item,
+                    source,
+                    because: None,
+                },
+            }
+        });
+        rows.collect()
     }
 
-    fn most_like(&self, user: &UserState, item: u32) -> Option<u32> {
-        let vector = &self.parts.factors[item as usize];
-        let liked = user.liked.iter().map(|(liked, weight)| {
-            let like = dot(vector, &self.parts.factors[*liked as usize])
-                * self.inverse_norms[*liked as usize];
-            (*liked, weight * like)
-        });
-        let best = liked.fold(None, |best: Option<(u32, f32)>, next| match best {
-            Some(best) if best.1 >= next.1 => Some(best),
-            _ => Some(next),
-        });
-        best.map(|(item, _)| item)
+    /// The row of the liked item most like this one, weighted by how lately it was liked.
+    #[must_use]
+    pub fn because(&self, user: &UserState, item: u32) -> Option<u32> {
+        user.vector.as_ref()?;
+        ((item as usize) < self.len()).then(|| {
+            wide(MostLike {
+                model: self,
+                user,
+                item,
+            })
+        })?
     }
 
     /// One score for each row, higher is better; the same for the same model, history and rows.
@@ -322,6 +292,115 @@ impl Model {
             chosen,
             EdgePool::build(self.parts.fold.clone(), self.parts.blends.edge, &rows),
         )
+    }
+}
+
+/// A candidate's place among the others: ascending is best first, equal scores by row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Place(u64);
+
+impl Place {
+    /// `artifact::check` bounds rows by 2^28: a bit is free to say that a link brought the row.
+    fn new(score: f32, item: u32, is_followed: bool) -> Self {
+        let best_first = !ascending(score);
+        Self(u64::from(best_first) << 32 | u64::from(item) << 1 | u64::from(is_followed))
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "the low half")]
+    const fn row(self) -> (u32, bool) {
+        (self.0 as u32 >> 1, self.0 & 1 == 1)
+    }
+}
+
+/// Bits that are in the order of `f32::total_cmp` as unsigned numbers.
+#[inline(always)]
+pub(crate) const fn ascending(score: f32) -> u32 {
+    let bits = score.to_bits();
+    let is_negative = bits >> 31 == 1;
+    if is_negative { !bits } else { bits | 1 << 31 }
+}
+
+/// Every candidate with its base score: links, neighbours and what is trending, each once.
+struct Sources<'a, A> {
+    model: &'a Model,
+    user: &'a UserState,
+    near: &'a [(u32, f32)],
+    allow: A,
+}
+
+impl<A: Fn(u32) -> bool> Kernel for Sources<'_, A> {
+    type Out = Vec<Place>;
+
+    #[inline(always)]
+    fn run(self, registers: impl Registers) -> Vec<Place> {
+        let Self {
+            model,
+            user,
+            near,
+            allow,
+        } = self;
+        let blend = &model.parts.blends.full;
+        let most = user.steps.len() + near.len() + TRENDING_CANDIDATES;
+        let mut out = RowSet::with_capacity(most);
+        user.steps.iter().for_each(|step| {
+            out.insert(step.item);
+        });
+        let mut rows: Vec<(u32, Option<f32>)> = Vec::with_capacity(user.links.len() + most);
+        let is_allowed = |item: u32| (item as usize) < model.len() && allow(item);
+        for link in user.links.iter() {
+            if !out.has(link.item) && is_allowed(link.item) {
+                rows.push((link.item, Some(link.short)));
+            }
+        }
+        let trending = model.trending.iter().take(TRENDING_CANDIDATES);
+        for item in near.iter().map(|(item, _)| item).chain(trending) {
+            if user.links.get(*item).is_none() && out.insert(*item) && is_allowed(*item) {
+                rows.push((*item, None));
+            }
+        }
+        let mut found = Vec::with_capacity(rows.len());
+        for (at, (item, short)) in rows.iter().enumerate() {
+            if let Some((soon, _)) = rows.get(at + FETCH_AHEAD) {
+                registers.fetch(&model.parts.factors[*soon as usize]);
+            }
+            let vector = &model.parts.factors[*item as usize];
+            let near = blend.vector * user.vector_score(registers, vector);
+            let order = blend.order * (short.unwrap_or(0.0) - user.order_mean) * user.order_scale;
+            let prior = if blend.prior == 0.0 {
+                0.0
+            } else {
+                blend.prior * user.prior(model, *item).popularity
+            };
+            let is_followed = short.is_some() && order >= near;
+            found.push(Place::new(near + order + prior, *item, is_followed));
+        }
+        found
+    }
+}
+
+struct MostLike<'a> {
+    model: &'a Model,
+    user: &'a UserState,
+    item: u32,
+}
+
+impl Kernel for MostLike<'_> {
+    type Out = Option<u32>;
+
+    #[inline(always)]
+    fn run(self, registers: impl Registers) -> Option<u32> {
+        let Self { model, user, item } = self;
+        let vector = &model.parts.factors[item as usize];
+        let mut best: Option<(u32, f32)> = None;
+        for (liked, weight) in &user.liked {
+            let like = registers.dot(vector, &model.parts.factors[*liked as usize])
+                * model.inverse_norms[*liked as usize];
+            let like = weight * like;
+            if best.is_none_or(|best| best.1 < like) {
+                best = Some((*liked, like));
+            }
+        }
+        best.map(|(item, _)| item)
     }
 }
 

@@ -40,6 +40,10 @@ impl skerry_origin_core::Model for Model {
         Ok(scores)
     }
 
+    fn because(&self, profile: &UserState, row: u32) -> Option<u32> {
+        self.because(profile, row)
+    }
+
     fn trending(&self, k: usize) -> Vec<(u32, f32)> {
         self.trending(k)
     }

@@ -103,7 +103,9 @@ fn liked(items: &[u32]) -> Vec<HistoryStep> {
 fn candidates_come_from_neighbours_followers_and_trending_without_repeats() {
     let model = model(400);
     let user = model.fold_in(&liked(&[10]));
-    let near: Vec<(u32, f32)> = [10, 12, 30, 50, 30, 9_999].map(|item| (item, 1.0)).to_vec();
+    let near: Vec<(u32, f32)> = [10, 12, 30, 50, 30, 9_999, u32::MAX]
+        .map(|item| (item, 1.0))
+        .to_vec();
     let rows = model.candidates(&user, &near, 300);
     let mut items: Vec<u32> = rows.iter().map(|row| row.item).collect();
     let of = |item: u32| rows.iter().find(|row| row.item == item).unwrap();
@@ -120,9 +122,12 @@ fn candidates_come_from_neighbours_followers_and_trending_without_repeats() {
         &CandidateRow {
             item: 30,
             source: Source::Vector,
-            because: Some(10)
+            because: None
         }
     );
+    assert_eq!(model.because(&user, 30), Some(10));
+    assert_eq!(model.because(&user, 9_999), None, "no such row");
+    assert_eq!(model.because(&model.fold_in(&[]), 30), None);
     assert!(items.contains(&0), "what is trending joins");
     assert!(!items.contains(&10), "the history does not");
     assert_eq!(items[0], 12, "best base score first");

@@ -2,8 +2,9 @@
 //! years. Made anew for every question, so that an event changes the next answer.
 
 use crate::links::{Links, Share};
-use crate::model::Model;
-use skerry_decide::score::{HistoryStep, ORDER_CONTEXT, ORDER_DECAY, Vector, dot, positives};
+use crate::model::{Model, Prior};
+use crate::wide::{Kernel, Registers, wide};
+use skerry_decide::score::{HistoryStep, ORDER_CONTEXT, ORDER_DECAY, Vector, positives};
 use skerry_types::Taste;
 
 /// Events whose followers count in the long links, and their decay.
@@ -19,7 +20,7 @@ pub(crate) const GENRES_MAX: usize = 64;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Withheld {
     pub item: u32,
-    pub prior: crate::model::Prior,
+    pub prior: Prior,
     /// (row of the earlier item, weight of the item as its follower).
     pub links: Vec<(u32, f32)>,
 }
@@ -73,10 +74,20 @@ impl UserState {
         &self.steps
     }
 
+    /// What is known of an item, as this user must see it.
+    #[inline(always)]
+    pub(crate) fn prior<'a>(&'a self, model: &'a Model, item: u32) -> &'a Prior {
+        match &self.withheld {
+            Some(withheld) if withheld.item == item => &withheld.prior,
+            _ => &model.parts.priors[item as usize],
+        }
+    }
+
     /// The standardised vector score.
-    pub(crate) fn vector_score(&self, vector: &Vector) -> f32 {
+    #[inline(always)]
+    pub(crate) fn vector_score(&self, registers: impl Registers, vector: &Vector) -> f32 {
         let Some(user) = &self.vector else { return 0.0 };
-        (dot(user, vector) - self.vector_mean) * self.vector_scale
+        (registers.dot(user, vector) - self.vector_mean) * self.vector_scale
     }
 }
 
@@ -99,13 +110,10 @@ impl Model {
             .filter(|step| (step.item as usize) < self.len());
         let steps: Vec<HistoryStep> = known.copied().collect();
         let liked: Vec<(u32, f32)> = positives(&steps).collect();
-        let vectors = liked
-            .iter()
-            .map(|(item, weight)| (&self.parts.factors[*item as usize], *weight));
-        let vector = self.parts.fold.fold(vectors);
-        let (vector_mean, vector_scale) = vector
-            .as_ref()
-            .map_or((0.0, 0.0), |vector| self.vector_moments(vector));
+        let (vector, vector_mean, vector_scale) = wide(Folded {
+            model: self,
+            liked: &liked,
+        });
         let links = self.links(&steps, withheld.as_ref());
         let (order_mean, order_scale) = self.order_moments(&links);
         let genres = self.genre_taste(&steps);
@@ -125,17 +133,6 @@ impl Model {
             years,
             withheld,
         }
-    }
-
-    fn vector_moments(&self, vector: &Vector) -> (f32, f32) {
-        let mean = dot(&self.mean, vector);
-        let spread: f32 = self
-            .covariance
-            .iter()
-            .zip(vector)
-            .map(|(row, value)| value * dot(row, vector))
-            .sum();
-        (mean, 1.0 / spread.max(0.0).sqrt().max(1e-9))
     }
 
     fn links(&self, steps: &[HistoryStep], withheld: Option<&Withheld>) -> Links {
@@ -175,7 +172,7 @@ impl Model {
     #[expect(clippy::cast_precision_loss, reason = "a mean over the catalogue")]
     fn order_moments(&self, links: &Links) -> (f32, f32) {
         let (mut sum, mut squares) = (0.0f32, 0.0f32);
-        for link in links.iter() {
+        for link in links.iter_slots() {
             sum += link.short;
             squares += link.short * link.short;
         }
@@ -247,6 +244,37 @@ impl Model {
     }
 }
 
+/// The vector of these items and weights, with the mean and 1 / deviation of its scores.
+struct Folded<'a> {
+    model: &'a Model,
+    liked: &'a [(u32, f32)],
+}
+
+impl Kernel for Folded<'_> {
+    type Out = (Option<Vector>, f32, f32);
+
+    #[inline(always)]
+    fn run(self, registers: impl Registers) -> Self::Out {
+        let Self { model, liked } = self;
+        let vectors = liked
+            .iter()
+            .map(|(item, weight)| (&model.parts.factors[*item as usize], *weight));
+        let Some(vector) = model.parts.fold.fold(vectors) else {
+            return (None, 0.0, 0.0);
+        };
+        let mean = registers.dot(&model.mean, &vector);
+        let spread: f32 = model
+            .covariance
+            .iter()
+            .zip(&vector)
+            .map(|(row, value)| value * registers.dot(row, &vector))
+            .sum();
+        let scale = 1.0 / spread.max(0.0).sqrt().max(1e-9);
+        (Some(vector), mean, scale)
+    }
+}
+
+#[inline(always)]
 pub(crate) fn each_genre(mut genres: u64, mut with: impl FnMut(usize)) {
     while genres != 0 {
         with(genres.trailing_zeros() as usize);

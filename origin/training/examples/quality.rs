@@ -1,13 +1,14 @@
-//! Quality of every rung on a MovieLens folder: `quality FOLDER [tune] [key=value ...]`.
+//! Quality of every rung on a MovieLens folder: `quality FOLDER [tune] [ranked=300] [key=value ...]`.
 //! `tune` holds out each user's second-last positive instead of the last.
 
+mod movielens;
+
+use movielens::{read, steps};
 use skerry_decide::score::{EDGE_HISTORY_MAX, HistoryStep, Scratch, dot};
 use skerry_origin_ranker::Model;
 use skerry_origin_training::eval::{Protocol, Report, Split, evaluate};
-use skerry_origin_training::{Interactions, Row, TrainOptions, train};
+use skerry_origin_training::{TrainOptions, train};
 use skerry_types::context::RECENT_MAX;
-use skerry_types::event::{EventKind, RATING_POSITIVE};
-use skerry_types::{Attributes, ItemId, Taste, Value};
 use std::collections::HashMap;
 use std::error::Error;
 use std::path::Path;
@@ -19,6 +20,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         .next()
         .ok_or("usage: quality FOLDER [tune] [key=value ...]")?;
     let mut options = TrainOptions::default();
+    // As the pipeline does.
+    let mut ranked = 300;
     let mut protocols = vec![
         ("loo", Protocol::Loo { back: 0 }),
         ("temporal", Protocol::Temporal { share: 0.1 }),
@@ -28,13 +31,14 @@ fn main() -> Result<(), Box<dyn Error>> {
             None if argument == "tune" => protocols = vec![("tune", Protocol::Loo { back: 1 })],
             None if argument == "loo" => protocols.truncate(1),
             None => return Err(format!("unknown argument {argument}").into()),
+            Some(("ranked", value)) => ranked = value.parse()?,
             Some((key, value)) => set(&mut options, key, value)?,
         }
     }
     let data = read(Path::new(&folder))?;
     println!("{} items, {} rows", data.items().len(), data.rows().len());
     for (name, protocol) in protocols {
-        run(name, &protocol.split(&data), &options)?;
+        run(name, &protocol.split(&data), &options, ranked)?;
     }
     Ok(())
 }
@@ -76,19 +80,12 @@ fn now() -> Instant {
     Instant::now()
 }
 
-fn steps(history: &[Row], max: usize, row: impl Fn(u32) -> Option<u32>) -> Vec<HistoryStep> {
-    let known = history
-        .iter()
-        .rev()
-        .take(max)
-        .filter_map(|event| Some((row(event.item)?, event.taste)));
-    (0..)
-        .zip(known)
-        .map(|(age, (item, taste))| HistoryStep { item, taste, age })
-        .collect()
-}
-
-fn run(name: &str, split: &Split, options: &TrainOptions) -> Result<(), Box<dyn Error>> {
+fn run(
+    name: &str,
+    split: &Split,
+    options: &TrainOptions,
+    ranked: usize,
+) -> Result<(), Box<dyn Error>> {
     let started = now();
     let stages = std::sync::Mutex::new(Vec::new());
     let model = train(&split.train, options, &|stage, share| {
@@ -138,7 +135,7 @@ fn run(name: &str, split: &Split, options: &TrainOptions) -> Result<(), Box<dyn 
         "full, late",
         &evaluate(split, 1, |history, excluded| {
             let user = model.fold_in(&steps(history, RECENT_MAX, Some));
-            let rows = model.candidates(&user, &near(&model, user.query(), &[]), 300);
+            let rows = model.candidates(&user, &near(&model, user.query(), &[]), ranked);
             let mut scores = Vec::new();
             model.rank(&user, &rows, &mut scores);
             let mut order: Vec<usize> = (0..rows.len()).collect();
@@ -159,7 +156,7 @@ fn run(name: &str, split: &Split, options: &TrainOptions) -> Result<(), Box<dyn 
         fold_us.push(at.elapsed().as_secs_f64() * 1e6);
         let near = near(&model, user.query(), excluded);
         let at = now();
-        let mut rows = model.candidates_where(&user, &near, 300, |row| {
+        let mut rows = model.candidates_where(&user, &near, ranked, |row| {
             excluded.binary_search(&row).is_err()
         });
         candidate_us.push(at.elapsed().as_secs_f64() * 1e6);
@@ -190,6 +187,7 @@ fn run(name: &str, split: &Split, options: &TrainOptions) -> Result<(), Box<dyn 
             &model,
             &steps(&case.history, RECENT_MAX, Some),
             &case.excluded,
+            ranked,
         );
     }
     for capacity in [10_000, 1_000] {
@@ -216,7 +214,7 @@ fn run(name: &str, split: &Split, options: &TrainOptions) -> Result<(), Box<dyn 
 }
 
 /// Least and median time of each step for one history: the least is what a core of its own would take.
-fn speed(model: &Model, history: &[HistoryStep], excluded: &[u32]) {
+fn speed(model: &Model, history: &[HistoryStep], excluded: &[u32], ranked: usize) {
     let mut times: [Vec<f64>; 5] = Default::default();
     let (mut columns, mut scores) = (Vec::new(), Vec::new());
     for _ in 0..300 {
@@ -229,7 +227,7 @@ fn speed(model: &Model, history: &[HistoryStep], excluded: &[u32]) {
         lap(0);
         let near = near(model, user.query(), excluded);
         lap(4);
-        let rows = model.candidates_where(&user, &near, 300, |row| {
+        let rows = model.candidates_where(&user, &near, ranked, |row| {
             excluded.binary_search(&row).is_err()
         });
         lap(1);
@@ -281,54 +279,4 @@ fn show(protocol: &str, rung: &str, report: &Report) {
         report.coverage,
         report.users
     );
-}
-
-/// Ratings in the order of time, then item; items in the order of their ids.
-fn read(folder: &Path) -> Result<Interactions, Box<dyn Error>> {
-    let mut items: Vec<(u64, ItemId, Attributes)> = Vec::new();
-    for record in csv::Reader::from_path(folder.join("movies.csv"))?.records() {
-        let record = record?;
-        let (id, title, genres) = (&record[0], record[1].trim(), &record[2]);
-        let mut attributes = Attributes::new();
-        let year = title
-            .strip_suffix(')')
-            .and_then(|title| title.rsplit_once('('))
-            .and_then(|(_, year)| year.parse().ok());
-        if let Some(year) = year {
-            attributes.insert("year".into(), Value::Int(year));
-        }
-        let genres = genres.split('|').map(Value::text).collect();
-        attributes.insert("genre".into(), Value::List(genres));
-        items.push((id.parse()?, ItemId::new(id)?, attributes));
-    }
-    items.sort_by_key(|(id, _, _)| *id);
-    let places: HashMap<u64, u32> = items.iter().map(|(id, _, _)| *id).zip(0..).collect();
-    let mut rows = Vec::new();
-    for record in csv::Reader::from_path(folder.join("ratings.csv"))?.records() {
-        let record = record?;
-        let value: f32 = record[2].parse()?;
-        let item = *places
-            .get(&record[1].parse()?)
-            .ok_or("a rating of an unknown movie")?;
-        let at_ms = record[3].parse::<u64>()? * 1000;
-        debug_assert_eq!(
-            EventKind::Rating.taste(Some(value)) == Taste::Positive,
-            value >= RATING_POSITIVE
-        );
-        rows.push(Row {
-            user: record[0].parse()?,
-            item,
-            at_ms,
-            taste: EventKind::Rating.taste(Some(value)),
-            value: Some(value),
-        });
-    }
-    rows.sort_by_key(|row| (row.at_ms, row.item));
-    Ok(Interactions::new(
-        items
-            .into_iter()
-            .map(|(_, id, attributes)| (id, attributes))
-            .collect(),
-        rows,
-    )?)
 }

@@ -1,30 +1,28 @@
-//! The exact scan: rows in blocks of [`LANES`], transposed, so that the compiler makes each lane of a
-//! vector register one row and no horizontal sum is needed.
+//! The exact scan: small codes of all rows say which rows can be among the nearest, and only those are
+//! scored from the vectors. The answer is that of scoring every row.
 //!
-//! Each score is summed component by component in order, without fused multiply-add: AVX-512, AVX2
-//! and plain code give the same bits.
+//! Each score is summed in eight lanes and in a fixed order, without fused multiply-add: AVX2 and
+//! plain code give the same bits.
 
-use std::cmp::Ordering;
+use crate::codes::{Codes, LANES};
 
-/// Rows of one block.
-pub const LANES: usize = 32;
+/// Asked for more than this share of all rows, the codes would leave out too few to be worth it.
+const CODED_SHARE: usize = 4;
+/// Rows kept beyond the wanted ones before the worst are sorted out.
+const SPARE: usize = 256;
 
-/// All rows, transposed by block; the last block is filled up with zeros.
-pub struct Blocks {
+/// All rows, one after another, filled up with zeros to whole lanes.
+pub struct Rows {
     dim: usize,
-    rows: usize,
+    /// Groups of lanes of one row.
+    groups: usize,
     values: Vec<[f32; LANES]>,
-    /// One bit a row: not zero.
-    nonzero: Vec<u32>,
+    codes: Codes,
 }
 
 /// Scales to length 1; a zero vector stays.
 pub fn normalise(vector: &mut [f32]) {
-    let length = vector
-        .iter()
-        .map(|x| f64::from(*x) * f64::from(*x))
-        .sum::<f64>()
-        .sqrt();
+    let length = length(vector.iter().copied());
     if length > 0.0 {
         vector
             .iter_mut()
@@ -32,38 +30,37 @@ pub fn normalise(vector: &mut [f32]) {
     }
 }
 
-impl Blocks {
+pub fn length(values: impl Iterator<Item = f32>) -> f64 {
+    values
+        .map(|x| f64::from(x) * f64::from(x))
+        .sum::<f64>()
+        .sqrt()
+}
+
+impl Rows {
     pub fn new(dim: usize, vectors: &[f32], normal: bool) -> Self {
-        let rows = vectors.len() / dim;
-        let mut values = vec![[0.0; LANES]; rows.div_ceil(LANES) * dim];
-        let mut nonzero = vec![0; rows.div_ceil(LANES)];
-        for (row, vector) in vectors.chunks_exact(dim).enumerate() {
-            let mut vector = vector.to_vec();
+        let groups = dim.div_ceil(LANES);
+        let mut values = vec![[0.0; LANES]; vectors.len() / dim * groups];
+        for (row, vector) in values
+            .chunks_exact_mut(groups)
+            .zip(vectors.chunks_exact(dim))
+        {
+            let row = row.as_flattened_mut();
+            row.iter_mut().zip(vector).for_each(|(to, x)| *to = *x);
             if normal {
-                normalise(&mut vector);
-            }
-            let (block, lane) = (row / LANES, row % LANES);
-            for (line, value) in values.iter_mut().skip(block * dim).zip(&vector) {
-                if let Some(slot) = line.get_mut(lane) {
-                    *slot = *value;
-                }
-            }
-            if let Some(bits) = nonzero.get_mut(block)
-                && vector.iter().any(|value| *value != 0.0)
-            {
-                *bits |= 1 << lane;
+                normalise(row);
             }
         }
         Self {
             dim,
-            rows,
+            groups,
+            codes: Codes::new(groups, &values),
             values,
-            nonzero,
         }
     }
 
     pub fn rows(&self) -> usize {
-        self.rows
+        self.values.len() / self.groups
     }
 
     pub fn dim(&self) -> usize {
@@ -71,26 +68,42 @@ impl Blocks {
     }
 
     pub fn is_zero(&self, row: u32) -> bool {
-        let row = row as usize;
-        self.nonzero
-            .get(row / LANES)
-            .is_none_or(|bits| bits >> (row % LANES) & 1 == 0)
+        self.groups_of(row).as_flattened().iter().all(|x| *x == 0.0)
     }
 
-    pub fn row(&self, row: u32) -> Vec<f32> {
-        let (block, lane) = (row as usize / LANES, row as usize % LANES);
-        let lines = self.values.iter().skip(block * self.dim).take(self.dim);
-        lines.filter_map(|line| line.get(lane).copied()).collect()
+    pub fn row(&self, row: u32) -> &[f32] {
+        let row = self.groups_of(row).as_flattened();
+        row.get(..self.dim).unwrap_or_default()
     }
 
-    /// The score of one row: the same additions as a scan's.
-    pub fn score(&self, row: u32, query: &[f32]) -> f32 {
-        let (block, lane) = (row as usize / LANES, row as usize % LANES);
-        let lines = self.values.iter().skip(block * self.dim);
-        let products = lines
-            .zip(query)
-            .map(|(line, q)| line.get(lane).map_or(0.0, |x| x * q));
-        products.fold(0.0, |sum, product| sum + product)
+    fn groups_of(&self, row: u32) -> &[[f32; LANES]] {
+        let from = row as usize * self.groups;
+        self.values
+            .get(from..from + self.groups)
+            .unwrap_or_default()
+    }
+
+    /// Rows and scores of `rows`, best first. A score that is no number or minus infinity, which
+    /// takes a query that overflows, is none.
+    pub fn scored(
+        &self,
+        query: &[f32],
+        k: usize,
+        rows: impl Iterator<Item = u32>,
+    ) -> Vec<(u32, f32)> {
+        let query = self.padded(query);
+        let mut best = Best::new(k);
+        for row in rows {
+            best.offer(row, dot(self.groups_of(row), &query));
+        }
+        best.into_sorted()
+    }
+
+    fn padded(&self, query: &[f32]) -> Vec<[f32; LANES]> {
+        let mut padded = vec![[0.0; LANES]; self.groups];
+        let to = padded.as_flattened_mut().iter_mut();
+        to.zip(query).for_each(|(to, x)| *to = *x);
+        padded
     }
 
     /// The `k` best rows that are not zero and that `allow` lets pass.
@@ -100,150 +113,212 @@ impl Blocks {
         k: usize,
         allow: Option<&dyn Fn(u32) -> bool>,
     ) -> Vec<(u32, f32)> {
-        let mut best = Best::new(k.min(self.rows));
-        if best.k == 0 {
+        let k = k.min(self.rows());
+        if k == 0 {
             return Vec::new();
         }
-        for (at, (block, nonzero)) in self
-            .values
-            .chunks_exact(self.dim)
-            .zip(&self.nonzero)
-            .enumerate()
-        {
-            let first = (at * LANES) as u32;
-            let mut lanes = *nonzero;
-            if let Some(allow) = allow {
-                for lane in 0..LANES as u32 {
-                    if lanes >> lane & 1 == 1 && !allow(first + lane) {
-                        lanes &= !(1 << lane);
-                    }
+        let allowed = |row: u32| allow.is_none_or(|allow| allow(row));
+        let coded = if k * CODED_SHARE < self.rows() {
+            self.codes.query(&self.padded(query))
+        } else {
+            None
+        };
+        let Some(coded) = coded else {
+            let rows = (0..self.rows() as u32).filter(|row| !self.is_zero(*row) && allowed(*row));
+            return self.scored(query, k, rows);
+        };
+        let mut hopeful = Hopeful::new(k);
+        self.codes.sweep(&coded, &mut |block, uppers| {
+            for (lane, upper) in uppers.iter().enumerate() {
+                // What is no number is no row.
+                if *upper >= hopeful.least
+                    && let Some((row, lower)) =
+                        self.codes.lower(block * LANES + lane, *upper, &coded)
+                    && allowed(row)
+                {
+                    hopeful.offer(row, lower, *upper);
                 }
             }
-            if lanes == 0 {
-                continue;
-            }
-            let scores = scan(block, query);
-            best.offer(first, &scores, lanes);
-        }
-        best.into_sorted()
+            hopeful.least
+        });
+        hopeful.cut();
+        let groups = hopeful.kept.iter().map(|(row, ..)| self.groups_of(*row));
+        groups.for_each(fetch);
+        self.scored(query, k, hopeful.kept.iter().map(|(row, ..)| *row))
     }
 }
 
 /// Better first: by score, then by row.
-pub fn order(a: &(u32, f32), b: &(u32, f32)) -> Ordering {
+#[cfg(test)]
+pub fn order(a: &(u32, f32), b: &(u32, f32)) -> std::cmp::Ordering {
     b.1.total_cmp(&a.1).then(a.0.cmp(&b.0))
 }
 
-/// The `k` best so far, and room for as many again, so that sorting out is rare.
+/// Rows that may be among the `k` best, with the least and the most that their scores can be.
+struct Hopeful {
+    k: usize,
+    kept: Vec<(u32, f32, f32)>,
+    /// The k-th greatest of the least scores: what can only be less is out.
+    least: f32,
+    cut_at: usize,
+}
+
+impl Hopeful {
+    fn new(k: usize) -> Self {
+        let cut_at = k * 2 + SPARE;
+        Self {
+            k,
+            kept: Vec::with_capacity(cut_at),
+            least: f32::NEG_INFINITY,
+            cut_at,
+        }
+    }
+
+    fn offer(&mut self, row: u32, lower: f32, upper: f32) {
+        self.kept.push((row, lower, upper));
+        if self.kept.len() >= self.cut_at {
+            self.cut();
+            // Bounds may be so wide that little goes: the work stays linear.
+            self.cut_at = self.kept.len() * 2 + SPARE;
+        }
+    }
+
+    fn cut(&mut self) {
+        if self.kept.len() > self.k {
+            let by_lower = |a: &(u32, f32, f32), b: &(u32, f32, f32)| b.1.total_cmp(&a.1);
+            let (_, last, _) = self.kept.select_nth_unstable_by(self.k - 1, by_lower);
+            let least = last.1;
+            self.kept.retain(|(.., upper)| *upper >= least);
+            self.least = least;
+        }
+    }
+}
+
+/// The `k` best so far, as numbers that ascend from the best to the worst.
 struct Best {
     k: usize,
-    kept: Vec<(u32, f32)>,
-    least: f32,
+    kept: Vec<u64>,
 }
 
 impl Best {
     fn new(k: usize) -> Self {
         Self {
             k,
-            kept: Vec::with_capacity(k * 2 + LANES),
-            least: f32::NEG_INFINITY,
+            kept: Vec::with_capacity(k * 2 + SPARE),
         }
     }
 
-    fn offer(&mut self, first: u32, scores: &[f32; LANES], lanes: u32) {
-        let mut above = 0u32;
-        for (lane, score) in scores.iter().enumerate() {
-            above |= u32::from(*score > self.least) << lane;
-        }
-        let mut left = above & lanes;
-        while left != 0 {
-            let lane = left.trailing_zeros();
-            left &= left - 1;
-            if let Some(score) = scores.get(lane as usize) {
-                self.kept.push((first + lane, *score));
+    fn offer(&mut self, row: u32, score: f32) {
+        if score > f32::NEG_INFINITY {
+            let bits = score.to_bits();
+            let descending = if bits >> 31 == 1 {
+                bits
+            } else {
+                !(bits | 1 << 31)
+            };
+            self.kept.push(u64::from(descending) << 32 | u64::from(row));
+            if self.kept.len() >= self.k * 2 + SPARE {
+                self.cut();
             }
-        }
-        if self.kept.len() >= self.k * 2 {
-            self.cut();
         }
     }
 
     fn cut(&mut self) {
-        if self.kept.len() > self.k {
-            let (_, last, _) = self.kept.select_nth_unstable_by(self.k - 1, order);
-            // Rows come in ascending order: an equal score that comes later is worse.
-            self.least = last.1;
-            self.kept.truncate(self.k);
+        if self.k > 0 && self.kept.len() > self.k {
+            self.kept.select_nth_unstable(self.k - 1);
         }
+        self.kept.truncate(self.k);
     }
 
     fn into_sorted(mut self) -> Vec<(u32, f32)> {
         self.cut();
-        self.kept.sort_unstable_by(order);
-        self.kept
+        self.kept.sort_unstable();
+        let restored = self.kept.iter().map(|key| {
+            let descending = (key >> 32) as u32;
+            let bits = if descending >> 31 == 1 {
+                descending
+            } else {
+                !descending ^ 1 << 31
+            };
+            (*key as u32, f32::from_bits(bits))
+        });
+        restored.collect()
+    }
+}
+
+/// Says that a row will be read soon: rows to be scored lie anywhere in memory.
+fn fetch(groups: &[[f32; LANES]]) {
+    #[cfg(target_arch = "x86_64")]
+    for pair in groups.chunks(2) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: the address is that of a live reference, and a fetch has no other effect.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(pair.as_ptr().cast()) };
     }
 }
 
 #[inline(always)]
-fn scan_plain(block: &[[f32; LANES]], query: &[f32]) -> [f32; LANES] {
+fn dot_plain(a: &[[f32; LANES]], b: &[[f32; LANES]]) -> f32 {
     let mut sums = [0.0f32; LANES];
-    for (line, q) in block.iter().zip(query) {
-        for (sum, x) in sums.iter_mut().zip(line) {
-            *sum += x * q;
+    for (a, b) in a.iter().zip(b) {
+        for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
+            *sum += a * b;
         }
     }
-    sums
+    let [a, b, c, d, e, f, g, h] = sums;
+    ((a + e) + (c + g)) + ((b + f) + (d + h))
 }
 
-/// The scores of one block, by the widest registers that the machine has.
-fn scan(block: &[[f32; LANES]], query: &[f32]) -> [f32; LANES] {
+fn dot(a: &[[f32; LANES]], b: &[[f32; LANES]]) -> f32 {
     #[cfg(target_arch = "x86_64")]
-    {
-        if std::arch::is_x86_feature_detected!("avx512f") {
-            // SAFETY: avx512f is there, as just checked; the function has no other condition.
-            return unsafe { scan_avx512(block, query) };
-        }
-        if std::arch::is_x86_feature_detected!("avx2") {
-            // SAFETY: avx2 is there, as just checked; the function has no other condition.
-            return unsafe { scan_avx2(block, query) };
-        }
+    if std::arch::is_x86_feature_detected!("avx2") {
+        // SAFETY: avx2 is there, as just checked; the function has no other condition.
+        return unsafe { dot_avx2(a, b) };
     }
-    scan_plain(block, query)
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f")]
-fn scan_avx512(block: &[[f32; LANES]], query: &[f32]) -> [f32; LANES] {
-    scan_plain(block, query)
+    dot_plain(a, b)
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-fn scan_avx2(block: &[[f32; LANES]], query: &[f32]) -> [f32; LANES] {
-    scan_plain(block, query)
+fn dot_avx2(a: &[[f32; LANES]], b: &[[f32; LANES]]) -> f32 {
+    use std::arch::x86_64::*;
+    let mut sums = _mm256_setzero_ps();
+    for (a, b) in a.iter().zip(b) {
+        // SAFETY: both are arrays of eight floats, and the load has no alignment.
+        let (a, b) = unsafe { (_mm256_loadu_ps(a.as_ptr()), _mm256_loadu_ps(b.as_ptr())) };
+        sums = _mm256_add_ps(sums, _mm256_mul_ps(a, b));
+    }
+    let fours = _mm_add_ps(
+        _mm256_castps256_ps128(sums),
+        _mm256_extractf128_ps::<1>(sums),
+    );
+    let twos = _mm_add_ps(fours, _mm_movehl_ps(fours, fours));
+    _mm_cvtss_f32(_mm_add_ss(twos, _mm_movehdup_ps(twos)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
-    #[test]
-    fn all_kernels_give_the_same_bits() {
-        let value = |at: usize| ((at as f32 * 0.731).sin() * 3.0) / (1.0 + at as f32 % 7.0);
-        let block: Vec<[f32; LANES]> = (0..67)
-            .map(|d| std::array::from_fn(|lane| value(d * 41 + lane * 3)))
-            .collect();
-        let query: Vec<f32> = (0..67).map(|d| value(d + 1_000)).collect();
-        let plain = scan_plain(&block, &query);
-        assert_eq!(
-            plain.map(f32::to_bits),
-            scan(&block, &query).map(f32::to_bits)
-        );
-        #[cfg(target_arch = "x86_64")]
-        if std::arch::is_x86_feature_detected!("avx2") {
-            // SAFETY: checked in the line above.
-            let avx2 = unsafe { scan_avx2(&block, &query) };
-            assert_eq!(plain.map(f32::to_bits), avx2.map(f32::to_bits));
+    proptest! {
+        #[test]
+        fn all_kernels_give_the_same_bits(values in prop::collection::vec(-1e3f32..1e3, 0..200)) {
+            let (values, _) = values.as_chunks::<LANES>();
+            let (a, b) = values.split_at(values.len() / 2);
+            prop_assert_eq!(dot_plain(a, b).to_bits(), dot(a, b).to_bits());
+        }
+
+        #[test]
+        fn the_best_are_kept_in_order(scores in prop::collection::vec(prop_oneof![any::<f32>(), Just(0.0), Just(-0.0)], 0..900), k in 0usize..40) {
+            let mut best = Best::new(k);
+            let rows: Vec<(u32, f32)> = (0..).zip(scores).collect();
+            rows.iter().for_each(|(row, score)| best.offer(*row, *score));
+            let mut want = rows;
+            want.retain(|(_, score)| *score > f32::NEG_INFINITY);
+            want.sort_by(order);
+            want.truncate(k);
+            let bits = |rows: Vec<(u32, f32)>| rows.into_iter().map(|(row, score)| (row, score.to_bits())).collect::<Vec<_>>();
+            prop_assert_eq!(bits(best.into_sorted()), bits(want));
         }
     }
 }

@@ -6,7 +6,7 @@
 //! order, and its distances only choose rows: scores come from the stored vectors.
 
 use crate::Metric;
-use crate::exact::{Blocks, normalise, order};
+use crate::exact::{Rows, normalise};
 use anndists::dist::distances::Distance;
 use hnsw_rs::prelude::Hnsw;
 use std::collections::HashMap;
@@ -77,12 +77,12 @@ fn dot_avx2(a: &[f32], b: &[f32]) -> f32 {
 }
 
 impl Graph {
-    pub fn build(blocks: &Blocks, metric: Metric) -> Self {
+    pub fn build(stored: &Rows, metric: Metric) -> Self {
         let lifted = metric == Metric::Dot;
-        let count = blocks.rows();
+        let count = stored.rows();
         let kept: Vec<(u32, Vec<f32>)> = (0..count as u32)
-            .filter(|row| !blocks.is_zero(*row))
-            .map(|row| (row, blocks.row(row)))
+            .filter(|row| !stored.is_zero(*row))
+            .map(|row| (row, stored.row(row).to_vec()))
             .collect();
         let square = |vector: &[f32]| {
             vector
@@ -133,7 +133,7 @@ impl Graph {
         k.saturating_mul(SHARE_MAX) <= self.count
     }
 
-    pub fn near(&self, blocks: &Blocks, query: &[f32], k: usize) -> Vec<(u32, f32)> {
+    pub fn near(&self, stored: &Rows, query: &[f32], k: usize) -> Vec<(u32, f32)> {
         if k == 0 || self.rows.is_empty() {
             return Vec::new();
         }
@@ -147,11 +147,7 @@ impl Graph {
             .iter()
             .filter_map(|node| self.rows.get(node.d_id))
             .flatten();
-        let mut found: Vec<(u32, f32)> =
-            rows.map(|row| (*row, blocks.score(*row, query))).collect();
-        found.sort_unstable_by(order);
-        found.truncate(k);
-        found
+        stored.scored(query, k, rows.copied())
     }
 }
 

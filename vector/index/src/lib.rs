@@ -15,10 +15,11 @@
     clippy::indexing_slicing
 )]
 
+mod codes;
 mod exact;
 mod graph;
 
-use exact::Blocks;
+use exact::Rows;
 use graph::Graph;
 
 /// Up to this many vectors an exact scan is used.
@@ -71,7 +72,7 @@ impl IndexError {
 /// An index over dense rows; row `i` of the input is `i` in all results. Immutable.
 pub struct Index {
     metric: Metric,
-    blocks: Blocks,
+    rows: Rows,
     graph: Option<Graph>,
 }
 
@@ -80,7 +81,7 @@ impl Index {
     pub fn build(dim: usize, metric: Metric, vectors: &[f32]) -> Result<Self, IndexError> {
         let mut index = Self::build_exact(dim, metric, vectors)?;
         if index.len() > EXACT_MAX {
-            index.graph = Some(Graph::build(&index.blocks, metric));
+            index.graph = Some(Graph::build(&index.rows, metric));
         }
         Ok(index)
     }
@@ -113,7 +114,7 @@ impl Index {
         }
         Ok(Self {
             metric,
-            blocks: Blocks::new(dim, vectors, metric == Metric::Cosine),
+            rows: Rows::new(dim, vectors, metric == Metric::Cosine),
             graph: None,
         })
     }
@@ -122,8 +123,8 @@ impl Index {
     pub fn near(&self, query: &[f32], k: usize) -> Result<Vec<(u32, f32)>, IndexError> {
         let query = self.query(query)?;
         Ok(match &self.graph {
-            Some(graph) if graph.is_worth_it(k) => graph.near(&self.blocks, &query, k),
-            _ => self.blocks.near(&query, k, None),
+            Some(graph) if graph.is_worth_it(k) => graph.near(&self.rows, &query, k),
+            _ => self.rows.near(&query, k, None),
         })
     }
 
@@ -141,19 +142,19 @@ impl Index {
         {
             // Where at least half of what is near passes, the graph has enough; else a scan of those
             // that pass is both exact and quicker than sweeping the graph.
-            let mut found = graph.near(&self.blocks, &query, k.saturating_mul(2));
+            let mut found = graph.near(&self.rows, &query, k.saturating_mul(2));
             found.retain(|(row, _)| allow(*row));
             if found.len() >= k {
                 found.truncate(k);
                 return Ok(found);
             }
         }
-        Ok(self.blocks.near(&query, k, Some(allow)))
+        Ok(self.rows.near(&query, k, Some(allow)))
     }
 
     #[must_use]
     pub fn len(&self) -> usize {
-        self.blocks.rows()
+        self.rows.rows()
     }
 
     #[must_use]
@@ -163,7 +164,7 @@ impl Index {
 
     #[must_use]
     pub fn dim(&self) -> usize {
-        self.blocks.dim()
+        self.rows.dim()
     }
 
     #[must_use]

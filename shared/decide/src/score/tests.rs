@@ -228,6 +228,58 @@ fn one_item_is_never_recommended_to_who_has_it() {
     assert_eq!(pool.rank(&[], &mut scratch, 5).len(), 1);
 }
 
+/// One item and one row at a time, in the order that the sums are defined in.
+fn fold_plain(fold: &FoldIn, items: &[(Vector, f32)]) -> Vector {
+    let mut left: Vec<Vector> = fold.rows().as_chunks::<DIM>().0.to_vec();
+    let mut x = [0.0f32; DIM];
+    for (vector, weight) in items {
+        for row in 0..DIM {
+            let scale = weight * vector[row];
+            x[row] += scale;
+            (0..DIM).for_each(|col| left[row][col] += scale * vector[col]);
+        }
+    }
+    let mut inverse = [0.0f32; DIM];
+    for row in 0..DIM {
+        inverse[row] = 1.0 / left[row][row].sqrt();
+        (row..DIM).for_each(|col| left[row][col] *= inverse[row]);
+        x[row] *= inverse[row];
+        for below in row + 1..DIM {
+            let scale = -left[row][below];
+            (below..DIM).for_each(|col| left[below][col] += scale * left[row][col]);
+            x[below] -= x[row] * left[row][below];
+        }
+    }
+    for row in (0..DIM).rev() {
+        let mut value = x[row];
+        (row + 1..DIM).for_each(|col| value -= left[row][col] * x[col]);
+        x[row] = value * inverse[row];
+    }
+    x
+}
+
+#[test]
+fn fold_in_adds_in_the_plain_order() {
+    let mut next = noise(11);
+    let vectors: Vec<Vector> = (0..60).map(|_| std::array::from_fn(|_| next())).collect();
+    let fold = fold_for(&vectors);
+    for count in [1, 2, 3, 4, 5, 7, 8, 9, 50, 60] {
+        let items: Vec<(Vector, f32)> = vectors[..count]
+            .iter()
+            .map(|vector| (*vector, next() + 0.6))
+            .collect();
+        let x = fold
+            .fold(items.iter().map(|(vector, weight)| (vector, *weight)))
+            .unwrap();
+        let plain = fold_plain(&fold, &items);
+        assert_eq!(
+            x.map(f32::to_bits),
+            plain.map(f32::to_bits),
+            "{count} items"
+        );
+    }
+}
+
 /// The same bits on every target: what a worker and a native host both must produce. The golden
 /// value was computed natively; the worker's conformance test compares the same call.
 #[test]

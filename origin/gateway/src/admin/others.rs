@@ -197,7 +197,7 @@ pub fn import(jobs: &Jobs, id: Uid, query: &str) -> Answer {
         .ok_or_else(|| Problem::not_found(format!("there is no import {id}")))?;
     let summary = job.summary.unwrap_or_default();
     let errors = summary.errors.iter().map(|error| {
-        json!({"file": error.file, "line": error.line, "code": error.code, "detail": error.detail})
+        json!({"file": error.file, "line": error.line, "column": error.column, "code": error.code, "detail": error.detail})
     });
     let body = json!({
         "id": job.id.to_string(),

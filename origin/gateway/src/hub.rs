@@ -8,6 +8,7 @@ use crate::counters::Counters;
 use crate::pops::Pops;
 use crate::service::Service;
 use crate::state::State;
+use crate::trends::Trends;
 use crate::users::Users;
 use crate::{Error, Options};
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -76,6 +77,7 @@ pub struct Hub {
     pub features: Arc<Store>,
     pub ledger: Arc<Ledger>,
     pub answers: Arc<Answers>,
+    pub trends: Arc<Trends>,
     pub artifacts: Artifacts,
     pub pops: Pops,
     pub counters: Counters,
@@ -104,6 +106,7 @@ pub struct Parts {
     pub features: Arc<Store>,
     pub ledger: Arc<Ledger>,
     pub answers: Arc<Answers>,
+    pub trends: Arc<Trends>,
     pub pops: Pops,
     pub rewards_changed: Arc<AtomicBool>,
     pub news: broadcast::Sender<News>,
@@ -121,6 +124,7 @@ impl Hub {
             features,
             ledger,
             answers,
+            trends,
             pops,
             rewards_changed,
             news,
@@ -142,6 +146,7 @@ impl Hub {
             features,
             ledger,
             answers,
+            trends,
             pops,
             counters: Counters::default(),
             service: ArcSwapOption::empty(),

@@ -1,10 +1,11 @@
-//! From events to the bandit's statistics: an impression is an exposure of what was seen, a click,
-//! like, add to cart or purchase is a reward, both attributed through the answer's `request_id`.
+//! From events to the bandit's statistics: an impression is an exposure of what was seen, a positive
+//! event (click, like, add to cart, purchase, or as configured) is a reward, both attributed through the answer's `request_id`.
 //!
 //! Works behind the log, from a bounded queue: under a flood of events rewards are dropped (and
 //! counted), events never are. The ledger counts each exposure and reward once, so that a replay
 //! changes nothing.
 
+use crate::kinds::Kinds;
 use skerry_origin_bandit::{Exposure, Ledger, Recorded, Reward};
 use skerry_origin_events::{Answers, Consumer, IMPORTED, Reader, Stored};
 use skerry_types::{Event, EventKind, ItemId, Source, Surface, Taste, Uid};
@@ -18,6 +19,7 @@ const QUEUE_EVENTS_MAX: usize = 8_192;
 /// The consumer.
 pub struct Rewards {
     queue: SyncSender<Event>,
+    kinds: Kinds,
     dropped: AtomicU64,
 }
 
@@ -34,6 +36,7 @@ impl Rewards {
         ledger: Arc<Ledger>,
         answers: Arc<Answers>,
         changed: Arc<AtomicBool>,
+        kinds: Kinds,
     ) -> std::io::Result<Self> {
         let (queue, events) = sync_channel::<Event>(QUEUE_EVENTS_MAX);
         std::thread::Builder::new()
@@ -47,6 +50,7 @@ impl Rewards {
             })?;
         Ok(Self {
             queue,
+            kinds,
             dropped: AtomicU64::new(0),
         })
     }
@@ -56,8 +60,8 @@ impl Consumer for Rewards {
     fn apply(&self, _: &Reader, batch: &[Stored]) {
         for stored in batch {
             let event = &stored.event;
-            let matters = event.kind == EventKind::Impression
-                || event.kind.taste(event.value) == Taste::Positive;
+            let matters =
+                event.kind == EventKind::Impression || self.kinds.taste(event) == Taste::Positive;
             if matters
                 && event.request_id.is_some()
                 && &*event.pop != IMPORTED

@@ -4,4 +4,4 @@ mod breaches;
 mod http;
 mod path;
 mod restart;
-mod world;
+pub mod world;

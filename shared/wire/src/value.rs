@@ -23,6 +23,8 @@ pub mod schema {
     pub const USER_ATTRIBUTES: u16 = 24;
     /// A PoP's spooled event with its subject.
     pub const SPOOLED_EVENT: u16 = 25;
+    /// Popular counts of the origin's surfaces.
+    pub const TRENDS: u16 = 30;
 }
 
 macro_rules! schemas {

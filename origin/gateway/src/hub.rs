@@ -6,6 +6,7 @@ use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::counters::Counters;
 use crate::pops::Pops;
+use crate::rewards::Rewards;
 use crate::service::Service;
 use crate::state::State;
 use crate::trends::Trends;
@@ -78,6 +79,7 @@ pub struct Hub {
     pub ledger: Arc<Ledger>,
     pub answers: Arc<Answers>,
     pub trends: Arc<Trends>,
+    pub rewards: Arc<Rewards>,
     pub artifacts: Artifacts,
     pub pops: Pops,
     pub counters: Counters,
@@ -107,6 +109,7 @@ pub struct Parts {
     pub ledger: Arc<Ledger>,
     pub answers: Arc<Answers>,
     pub trends: Arc<Trends>,
+    pub rewards: Arc<Rewards>,
     pub pops: Pops,
     pub rewards_changed: Arc<AtomicBool>,
     pub news: broadcast::Sender<News>,
@@ -125,6 +128,7 @@ impl Hub {
             ledger,
             answers,
             trends,
+            rewards,
             pops,
             rewards_changed,
             news,
@@ -147,6 +151,7 @@ impl Hub {
             ledger,
             answers,
             trends,
+            rewards,
             pops,
             counters: Counters::default(),
             service: ArcSwapOption::empty(),
@@ -199,6 +204,13 @@ impl Hub {
         missing
     }
 
+    /// How far any consumer is behind the newest event that arrived. Contexts and popular counts
+    /// have an event before it is acknowledged, so that they lag by what the log has not written
+    /// yet; rewards are counted behind it.
+    pub fn event_lag_ms(&self) -> u64 {
+        self.log.lag().ms().max(self.rewards.lag().ms())
+    }
+
     /// The region's state, as of now; each one is newer than the last.
     pub fn region_state(&self) -> RegionState {
         let rank = self.service.load().is_some();
@@ -212,8 +224,7 @@ impl Hub {
             capabilities: bits.iter().filter(|(on, _)| *on).map(|(_, bit)| bit).sum(),
             configured: RANK | FEATURES | READY,
             admit_pct: if ready { 100 } else { 0 },
-            // The log tells its consumers before it acknowledges: nothing lags behind it.
-            event_lag_ms: 0,
+            event_lag_ms: u32::try_from(self.event_lag_ms()).unwrap_or(u32::MAX),
             ttl_ms: FRAME_TTL_MS,
         }
     }

@@ -103,13 +103,14 @@ fn open(options: Options) -> Result<Hub, Error> {
         kinds.clone(),
     )
     .map_err(Error::io(&dir))?;
+    let rewards = Arc::new(rewards);
     let surfaces = &options.surfaces;
     let trends = Trends::open(&state, &reader, &tenant, surfaces, kinds)?;
     let trends = Arc::new(trends);
     let news = broadcast::Sender::new(NEWS_MAX);
     let consumers: Vec<Arc<dyn Consumer>> = vec![
         Arc::clone(&features) as Arc<dyn Consumer>,
-        Arc::new(rewards),
+        Arc::clone(&rewards) as Arc<dyn Consumer>,
         Arc::clone(&trends) as Arc<dyn Consumer>,
         Arc::new(Spread(news.clone())),
     ];
@@ -126,6 +127,7 @@ fn open(options: Options) -> Result<Hub, Error> {
         ledger,
         answers,
         trends,
+        rewards,
         rewards_changed,
         news,
     };

@@ -304,7 +304,7 @@ async fn popular_lists_follow_events_between_trainings() {
         let one = |n: u64| {
             let user = format!("fan{n}");
             let mut like = event(&format!("t{n}"), &user, rising, 3_000_000 + n);
-            like.surface = (n % 2 == 0).then(|| player.clone());
+            like.surface = n.is_multiple_of(2).then(|| player.clone());
             like
         };
         (from..from + 400).map(one).collect::<Vec<_>>()

@@ -1,6 +1,7 @@
 //! The one writer of the log. Appends queue up; the writer takes all that wait, writes them in one
 //! atomic batch, syncs once, tells the consumers, then the callers.
 
+use crate::lag::Lag;
 use crate::log::{self, Reader, Record};
 use crate::{DEDUPE_MS, Error, IMPORTED, keys};
 use fjall::{Database, OwnedWriteBatch as WriteBatch, PersistMode};
@@ -95,6 +96,7 @@ pub struct Log {
 
 struct Shared {
     queue: Mutex<Option<SyncSender<Command>>>,
+    lag: Arc<Lag>,
     writer: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
@@ -124,6 +126,7 @@ impl Log {
             .map_err(|error| Error::Store(error.to_string()))?;
         let shared = Shared {
             queue: Mutex::new(Some(queue)),
+            lag: Arc::default(),
             writer: Mutex::new(Some(thread)),
         };
         Ok(Self {
@@ -142,6 +145,12 @@ impl Log {
         &self.reader
     }
 
+    /// How far the consumers that an acknowledgement waits for are behind what was submitted.
+    #[must_use]
+    pub fn lag(&self) -> &Lag {
+        &self.shared.lag
+    }
+
     /// Appends without waiting; `done` is called by the writer once the events are durable and the
     /// consumers have them. Gives the events back with [`Error::Busy`] where [`QUEUE_BATCHES_MAX`]
     /// wait already.
@@ -152,12 +161,21 @@ impl Log {
         now: Millis,
         done: impl FnOnce(Result<Appended, Error>) + Send + 'static,
     ) -> Result<(), (Error, Vec<Event>)> {
+        let accepted = || events.iter().map(|event| event.accepted_ms);
+        let count = events.len() as u64;
+        let (oldest, newest) = (accepted().min().unwrap_or(0), accepted().max().unwrap_or(0));
+        let lag = Arc::clone(&self.shared.lag);
         let command = Command::Append {
             events,
             mode,
             now,
-            done: Box::new(done),
+            done: Box::new(move |result| {
+                lag.done(count, newest);
+                done(result);
+            }),
         };
+        let lag = &self.shared.lag;
+        lag.given(count, oldest, newest);
         let queue = self.shared.queue.lock();
         let sent = match queue.as_ref() {
             Some(queue) => queue.try_send(command),
@@ -165,8 +183,13 @@ impl Log {
         };
         match sent {
             Ok(()) => Ok(()),
-            Err(TrySendError::Full(command)) => Err((Error::Busy, command.into_events())),
-            Err(TrySendError::Disconnected(command)) => Err((Error::Closed, command.into_events())),
+            Err(refused) => {
+                lag.done(count, 0);
+                Err(match refused {
+                    TrySendError::Full(command) => (Error::Busy, command.into_events()),
+                    TrySendError::Disconnected(command) => (Error::Closed, command.into_events()),
+                })
+            }
         }
     }
 

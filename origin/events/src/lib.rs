@@ -17,10 +17,12 @@
 mod answers;
 mod commit;
 mod keys;
+mod lag;
 mod log;
 
 pub use answers::{Answered, Answers, Explained, InputNote, Kept};
 pub use commit::{Appended, Consumer, Log, Mode, Stored};
+pub use lag::Lag;
 pub use log::{Reader, Record};
 
 use skerry_types::Millis;

@@ -1,41 +1,89 @@
 //! What the origin counts, and its Prometheus text. Labels are enums, never ids.
 
 use skerry_wire::frame::Stage;
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 macro_rules! counters {
-    ($($field:ident => $name:literal, $labels:literal;)+) => {
+    ($($name:literal: $help:literal { $($field:ident => $labels:literal,)+ })+) => {
         /// Monotonic counters.
         #[derive(Debug, Default)]
-        pub struct Counters { $(pub $field: AtomicU64,)+ pub stages: [Histogram; 6], pub asks: Histogram }
+        pub struct Counters {
+            $($(pub $field: AtomicU64,)+)+
+            pub stages: [Histogram; 6],
+            pub asks: Histogram,
+        }
 
         impl Counters {
-            fn values(&self) -> [(&'static str, &'static str, u64); [$($name),+].len()] {
-                [$(($name, $labels, self.$field.load(Ordering::Relaxed)),)+]
+            fn write_counters(&self, text: &mut Text) {
+                $(
+                    text.family($name, "counter", $help);
+                    $(text.sample($name, $labels, self.$field.load(Ordering::Relaxed));)+
+                )+
             }
         }
     };
 }
 
 counters! {
-    asks_answered => "skerry_origin_asks_total", "outcome=\"answered\"";
-    asks_overloaded => "skerry_origin_asks_total", "outcome=\"overloaded\"";
-    asks_deadline => "skerry_origin_asks_total", "outcome=\"deadline\"";
-    asks_draining => "skerry_origin_asks_total", "outcome=\"draining\"";
-    asks_not_ready => "skerry_origin_asks_total", "outcome=\"not_ready\"";
-    asks_bad => "skerry_origin_asks_total", "outcome=\"bad\"";
-    asks_failed => "skerry_origin_asks_total", "outcome=\"internal\"";
-    asks_cancelled => "skerry_origin_asks_total", "outcome=\"cancelled\"";
-    events_new => "skerry_events_total", "result=\"new\"";
-    events_duplicate => "skerry_events_total", "result=\"duplicate\"";
-    events_failed => "skerry_events_total", "result=\"failed\"";
-    exposures => "skerry_origin_exposures_total", "";
-    connections => "skerry_origin_connections_total", "result=\"accepted\"";
-    connections_refused => "skerry_origin_connections_total", "result=\"refused\"";
-    breaches => "skerry_origin_breaches_total", "";
-    pushes => "skerry_origin_pushes_total", "";
-    push_bytes => "skerry_origin_push_bytes_total", "";
+    "skerry_origin_asks_total": "Questions of PoPs, by how they ended." {
+        asks_answered => "outcome=\"answered\"",
+        asks_overloaded => "outcome=\"overloaded\"",
+        asks_deadline => "outcome=\"deadline\"",
+        asks_draining => "outcome=\"draining\"",
+        asks_not_ready => "outcome=\"not_ready\"",
+        asks_bad => "outcome=\"bad\"",
+        asks_failed => "outcome=\"internal\"",
+        asks_cancelled => "outcome=\"cancelled\"",
+    }
+    "skerry_events_total": "Events of PoPs, by what became of them." {
+        events_new => "result=\"new\"",
+        events_duplicate => "result=\"duplicate\"",
+        events_failed => "result=\"failed\"",
+    }
+    "skerry_origin_exposures_total": "Exposures that PoPs reported." {
+        exposures => "",
+    }
+    "skerry_origin_connections_total": "Connections of PoPs." {
+        connections => "result=\"accepted\"",
+        connections_refused => "result=\"refused\"",
+    }
+    "skerry_origin_breaches_total": "Connections that were closed for what they sent." {
+        breaches => "",
+    }
+    "skerry_origin_pushes_total": "Artifacts pushed to PoPs." {
+        pushes => "",
+    }
+    "skerry_origin_push_bytes_total": "Bytes of artifacts pushed to PoPs." {
+        push_bytes => "",
+    }
+}
+
+/// Prometheus' text format 0.0.4: each family has its HELP and TYPE once, before its samples.
+#[derive(Debug, Default)]
+struct Text(String);
+
+impl Text {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn sample(&mut self, name: &str, labels: &str, value: impl Display) {
+        let _ = match labels {
+            "" => writeln!(self.0, "{name} {value}"),
+            labels => writeln!(self.0, "{name}{{{labels}}} {value}"),
+        };
+    }
+}
+
+/// What is read when it is asked for.
+#[derive(Debug)]
+pub struct Reading {
+    pub name: &'static str,
+    pub help: &'static str,
+    /// As in `name="value"`; values are words of ours.
+    pub labels: String,
+    pub value: f64,
 }
 
 /// Upper bounds in microseconds.
@@ -64,30 +112,21 @@ impl Histogram {
         self.sum_us.fetch_add(us, Ordering::Relaxed);
     }
 
-    fn render(&self, out: &mut String, name: &str, labels: &str) {
+    fn write(&self, text: &mut Text, name: &str, labels: &str) {
         let comma = if labels.is_empty() { "" } else { "," };
+        let bucket_name = format!("{name}_bucket");
         let mut below = 0;
         for (bound, bucket) in BOUNDS_US.iter().zip(&self.buckets) {
             below += bucket.load(Ordering::Relaxed);
-            let seconds = seconds(*bound);
-            let _ = writeln!(
-                out,
-                "{name}_bucket{{{labels}{comma}le=\"{seconds}\"}} {below}"
-            );
+            let bound = format!("{labels}{comma}le=\"{}\"", seconds(*bound));
+            text.sample(&bucket_name, &bound, below);
         }
-        let count = self.count.load(Ordering::Relaxed);
-        let _ = writeln!(out, "{name}_bucket{{{labels}{comma}le=\"+Inf\"}} {count}");
-        let braces = if labels.is_empty() {
-            String::new()
-        } else {
-            format!("{{{labels}}}")
-        };
-        let _ = writeln!(
-            out,
-            "{name}_sum{braces} {}",
-            seconds(self.sum_us.load(Ordering::Relaxed))
-        );
-        let _ = writeln!(out, "{name}_count{braces} {count}");
+        // Another thread may be between its bucket and its count.
+        let count = self.count.load(Ordering::Relaxed).max(below);
+        text.sample(&bucket_name, &format!("{labels}{comma}le=\"+Inf\""), count);
+        let sum = seconds(self.sum_us.load(Ordering::Relaxed));
+        text.sample(&format!("{name}_sum"), labels, sum);
+        text.sample(&format!("{name}_count"), labels, count);
     }
 }
 
@@ -101,40 +140,29 @@ impl Counters {
         counter.fetch_add(by as u64, Ordering::Relaxed);
     }
 
-    /// Everything, with `gauges` of (name, labels, value) behind.
-    pub fn render(&self, gauges: &[(&str, String, f64)]) -> String {
-        let mut out = String::with_capacity(8_192);
-        let mut last = "";
-        for (name, labels, value) in self.values() {
-            if name != last {
-                let _ = writeln!(out, "# TYPE {name} counter");
-                last = name;
-            }
-            let braces = if labels.is_empty() {
-                String::new()
-            } else {
-                format!("{{{labels}}}")
-            };
-            let _ = writeln!(out, "{name}{braces} {value}");
-        }
-        let _ = writeln!(out, "# TYPE skerry_stage_seconds histogram");
+    /// Everything, with `readings` behind: counters where the name ends in `_total`, else gauges.
+    /// Those of one name stand together.
+    pub fn render(&self, readings: &[Reading]) -> String {
+        let mut text = Text(String::with_capacity(16_384));
+        self.write_counters(&mut text);
+        let name = "skerry_stage_seconds";
+        text.family(name, "histogram", "Time of a question in each step.");
         for (stage, histogram) in Stage::ALL.iter().zip(&self.stages) {
-            histogram.render(
-                &mut out,
-                "skerry_stage_seconds",
-                &format!("stage=\"{}\"", stage.as_str()),
-            );
+            histogram.write(&mut text, name, &format!("stage=\"{}\"", stage.as_str()));
         }
-        let _ = writeln!(out, "# TYPE skerry_origin_ask_seconds histogram");
-        self.asks.render(&mut out, "skerry_origin_ask_seconds", "");
-        for (name, labels, value) in gauges {
-            let braces = if labels.is_empty() {
-                String::new()
-            } else {
-                format!("{{{labels}}}")
-            };
-            let _ = writeln!(out, "# TYPE {name} gauge\n{name}{braces} {value}");
+        let name = "skerry_origin_ask_seconds";
+        text.family(name, "histogram", "Time of a question from its arrival.");
+        self.asks.write(&mut text, name, "");
+        let mut last = "";
+        for reading in readings {
+            if reading.name != last {
+                let total = reading.name.ends_with("_total");
+                let kind = if total { "counter" } else { "gauge" };
+                text.family(reading.name, kind, reading.help);
+                last = reading.name;
+            }
+            text.sample(reading.name, &reading.labels, reading.value);
         }
-        out
+        text.0
     }
 }

@@ -33,6 +33,14 @@ pub enum Error {
     Listen { addr: SocketAddr, reason: String },
     #[error("the data at {path} was not imported: {reason}")]
     Import { path: PathBuf, reason: String },
+    #[error(
+        "the data at {path} was not imported: {what} is not built in: build with `cargo build --release -p skerry --features {feature}`, or convert it to .jsonl or .csv"
+    )]
+    NotBuiltIn {
+        path: PathBuf,
+        what: &'static str,
+        feature: &'static str,
+    },
     #[error("training failed: {0}")]
     Train(String),
     #[error("a model is being trained already")]
@@ -57,6 +65,7 @@ impl Error {
             Self::Open { .. } => "keys_missing",
             Self::Listen { .. } => "listen",
             Self::Import { .. } => "import",
+            Self::NotBuiltIn { .. } => "not_built_in",
             Self::Train(_) => "training",
             Self::Training => "training_running",
             Self::NoData => "no_data",

@@ -6,8 +6,10 @@ use crate::catalog::{Catalog, Table};
 use crate::clock::Clock;
 use crate::counters::Counters;
 use crate::pops::Pops;
+use crate::rewards::Rewards;
 use crate::service::Service;
 use crate::state::State;
+use crate::trends::Trends;
 use crate::users::Users;
 use crate::{Error, Options};
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -74,6 +76,8 @@ pub struct Hub {
     pub features: Arc<Store>,
     pub ledger: Arc<Ledger>,
     pub answers: Arc<Answers>,
+    pub trends: Arc<Trends>,
+    pub rewards: Arc<Rewards>,
     pub artifacts: Artifacts,
     pub pops: Pops,
     pub counters: Counters,
@@ -102,6 +106,8 @@ pub struct Parts {
     pub features: Arc<Store>,
     pub ledger: Arc<Ledger>,
     pub answers: Arc<Answers>,
+    pub trends: Arc<Trends>,
+    pub rewards: Arc<Rewards>,
     pub pops: Pops,
     pub rewards_changed: Arc<AtomicBool>,
     pub news: broadcast::Sender<News>,
@@ -119,6 +125,8 @@ impl Hub {
             features,
             ledger,
             answers,
+            trends,
+            rewards,
             pops,
             rewards_changed,
             news,
@@ -140,6 +148,8 @@ impl Hub {
             features,
             ledger,
             answers,
+            trends,
+            rewards,
             pops,
             counters: Counters::default(),
             service: ArcSwapOption::empty(),
@@ -192,6 +202,13 @@ impl Hub {
         missing
     }
 
+    /// How far any consumer is behind the newest event that arrived. Contexts and popular counts
+    /// have an event before it is acknowledged, so that they lag by what the log has not written
+    /// yet; rewards are counted behind it.
+    pub fn event_lag_ms(&self) -> u64 {
+        self.log.lag().ms().max(self.rewards.lag().ms())
+    }
+
     /// The region's state, as of now; each one is newer than the last.
     pub fn region_state(&self) -> RegionState {
         let rank = self.service.load().is_some();
@@ -205,8 +222,7 @@ impl Hub {
             capabilities: bits.iter().filter(|(on, _)| *on).map(|(_, bit)| bit).sum(),
             configured: RANK | FEATURES | READY,
             admit_pct: if ready { 100 } else { 0 },
-            // The log tells its consumers before it acknowledges: nothing lags behind it.
-            event_lag_ms: 0,
+            event_lag_ms: u32::try_from(self.event_lag_ms()).unwrap_or(u32::MAX),
             ttl_ms: FRAME_TTL_MS,
         }
     }

@@ -231,7 +231,7 @@ pub fn import(
     };
     let changed = store.changed();
     for error in summary.errors.iter().take(10) {
-        tracing::warn!(file = %error.file, line = error.line, code = error.code, detail = %error.detail, "a row was not imported");
+        tracing::warn!(file = %error.file, line = error.line, column = error.column.as_deref().unwrap_or_default(), code = error.code, detail = %error.detail, "a row was not imported");
     }
     if summary.errors_total > 10 {
         tracing::warn!(rows = summary.errors_total, "rows were not imported");

@@ -2,12 +2,17 @@
 
 use crate::Error;
 use crate::imports;
+use crate::kinds::EventRule;
 use skerry_origin_training::TrainOptions;
 use skerry_types::{Event, Item, Surface};
 use skerry_wire::value::ApiKey;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+
+/// Popular lists follow events after this long, by default, in milliseconds.
+pub const POPULAR_MS_DEFAULT: u64 = 30_000;
 
 /// What a long step is doing.
 #[derive(Debug, Clone, PartialEq)]
@@ -110,6 +115,11 @@ pub struct Options {
     /// Freshness of a PoP's responses, milliseconds.
     pub fresh_active_ms: u32,
     pub fresh_idle_ms: u32,
+    /// Popular lists are sent to PoPs at most this often for what events change in them,
+    /// milliseconds.
+    pub popular_ms: u64,
+    /// Meaning of types of events, by name: see [`EventRule::check`].
+    pub events: BTreeMap<Box<str>, EventRule>,
     /// Items of the pool that PoPs rank from without the origin.
     pub pool_items: usize,
     /// Off: no exploration at all (offline evaluation).
@@ -137,6 +147,8 @@ impl Options {
             public_names_users: None,
             fresh_active_ms: 5 * 60 * 1000,
             fresh_idle_ms: 15 * 60 * 1000,
+            popular_ms: POPULAR_MS_DEFAULT,
+            events: BTreeMap::new(),
             pool_items: 10_000,
             explore: true,
             train: TrainOptions::default(),

@@ -5,11 +5,13 @@ use crate::clock::Clock;
 use crate::handle::Handle;
 use crate::hub::{Hub, Life, NEWS_MAX, Parts};
 use crate::jobs::{self, Jobs};
+use crate::kinds::Kinds;
 use crate::pops::Pops;
 use crate::rewards::Rewards;
 use crate::spread::Spread;
 use crate::state::{State, set_aside, write_whole};
 use crate::tls::Keys;
+use crate::trends::Trends;
 use crate::users::Users;
 use crate::{Error, Options, Step, admin, publish, quic, service, train};
 use quinn::Endpoint;
@@ -93,16 +95,23 @@ fn open(options: Options) -> Result<Hub, Error> {
     let answers = Arc::new(Answers::open(&dir.join("answers"))?);
     let ledger = Arc::new(open_ledger(&dir.join("bandit"), &options)?);
     let rewards_changed = Arc::new(AtomicBool::new(false));
+    let kinds = Kinds::new(&options.events);
     let rewards = Rewards::start(
         Arc::clone(&ledger),
         Arc::clone(&answers),
         Arc::clone(&rewards_changed),
+        kinds.clone(),
     )
     .map_err(Error::io(&dir))?;
+    let rewards = Arc::new(rewards);
+    let surfaces = &options.surfaces;
+    let trends = Trends::open(&state, &reader, &tenant, surfaces, kinds)?;
+    let trends = Arc::new(trends);
     let news = broadcast::Sender::new(NEWS_MAX);
     let consumers: Vec<Arc<dyn Consumer>> = vec![
         Arc::clone(&features) as Arc<dyn Consumer>,
-        Arc::new(rewards),
+        Arc::clone(&rewards) as Arc<dyn Consumer>,
+        Arc::clone(&trends) as Arc<dyn Consumer>,
         Arc::new(Spread(news.clone())),
     ];
     let log = Log::open(&state.db, consumers)?;
@@ -117,6 +126,8 @@ fn open(options: Options) -> Result<Hub, Error> {
         features,
         ledger,
         answers,
+        trends,
+        rewards,
         rewards_changed,
         news,
     };

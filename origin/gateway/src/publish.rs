@@ -3,6 +3,7 @@
 use crate::Error;
 use crate::hub::Hub;
 use crate::service::Service;
+use crate::trends::{Base, Ranked};
 use skerry_origin_core::{Arms, Place};
 use skerry_types::{ItemId, Surface};
 use skerry_wire::codec::encode_as;
@@ -22,6 +23,8 @@ pub const POPULAR_MAX: usize = 200;
 const COLD_ARMS_MAX: usize = 50;
 /// Changed titles and attributes reach the pool after this long, in milliseconds.
 const CARDS_MS: u64 = 5_000;
+/// How often it is asked whether events moved the popular lists, in milliseconds.
+const POPULAR_TICK_MS: u64 = 1_000;
 /// Bandit parameters are integrated this often, where they changed, in milliseconds.
 const BANDIT_MS: u64 = 3_000;
 const SEALING_KEY: &str = "sealing_key";
@@ -31,7 +34,7 @@ pub fn all(hub: &Hub) -> Result<(), Error> {
     config(hub)?;
     mask(hub)?;
     if let Some(service) = hub.service.load_full() {
-        popular(hub, &service)?;
+        popular(hub, &service, Always::Yes)?;
         bandit(hub, &service)?;
         pool(hub, &service)?;
     }
@@ -79,11 +82,50 @@ pub fn mask(hub: &Hub) -> Result<(), Error> {
     publish(hub, PushKind::Mask, &hub.catalog.mask())
 }
 
-fn popular(hub: &Hub, service: &Service) -> Result<(), Error> {
+/// Whether lists are sent that show the same as those that PoPs have.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Always {
+    Yes,
+    No,
+}
+
+/// The general list, and those of surfaces: what is trending in the model and since it was trained.
+fn popular(hub: &Hub, service: &Service, always: Always) -> Result<(), Error> {
+    let about = &service.about;
+    hub.trends.follow(
+        hub.log.reader(),
+        about.seq,
+        hub.options.train.trend_half_life * count(about.events),
+    )?;
+    let priors = &service.model.parts().priors;
+    let trend = |row: u32| {
+        let prior = priors.get(row as usize);
+        prior.map_or(0.0, |prior| f64::from(prior.trend).exp_m1())
+    };
+    let best = service.model.trending(POPULAR_MAX);
+    let base = Base {
+        as_of_ms: about.as_of_ms,
+        best: best
+            .iter()
+            .filter_map(|(row, _)| Some((service.model.id(*row)?.clone(), trend(*row))))
+            .collect(),
+        trend: &|item| service.model.index_of(item.as_str()).map_or(0.0, trend),
+    };
+    let exists = |item: &ItemId| hub.catalog.card(item).is_some();
+    let lists = hub.trends.lists(&base, POPULAR_MAX, exists);
+    let blob = PopularBlob {
+        lists: lists.iter().map(|ranked| list(hub, ranked)).collect(),
+    };
+    if always == Always::No && shows_the_same(hub, &blob) {
+        return Ok(());
+    }
+    publish(hub, PushKind::Popular, &blob)
+}
+
+fn list(hub: &Hub, ranked: &Ranked) -> PopularFor {
     // Items whose rights are restricted are in the list: the mask decides when it is served.
-    let trending = service.model.trending(POPULAR_MAX);
-    let items = trending.iter().filter_map(|(row, score)| {
-        let card = hub.catalog.card(service.model.id(*row)?)?;
+    let items = ranked.items.iter().filter_map(|(id, score)| {
+        let card = hub.catalog.card(id)?;
         Some(PopularItem {
             id: card.id.clone(),
             score: *score,
@@ -91,20 +133,39 @@ fn popular(hub: &Hub, service: &Service) -> Result<(), Error> {
         })
     });
     let list = PopularList {
-        as_of_ms: service.about.as_of_ms,
+        as_of_ms: ranked.as_of_ms,
         items: items.collect(),
     };
-    publish(
-        hub,
-        PushKind::Popular,
-        &PopularBlob {
-            lists: vec![PopularFor {
-                surface: None,
-                locale: None,
-                list,
-            }],
-        },
-    )
+    PopularFor {
+        surface: ranked.surface.clone(),
+        locale: None,
+        list,
+    }
+}
+
+/// Whether PoPs have lists of the same items with the same metadata in the same order.
+fn shows_the_same(hub: &Hub, fresh: &PopularBlob) -> bool {
+    let Some(current) = hub.artifacts.get(PushKind::Popular) else {
+        return false;
+    };
+    let Ok(current) = skerry_wire::decode::<PopularBlob>(&current.bytes) else {
+        return false;
+    };
+    let same = |(a, b): (&PopularFor, &PopularFor)| {
+        let shown = |one: &PopularItem| (one.id.clone(), one.fields.clone());
+        a.surface == b.surface
+            && a.list
+                .items
+                .iter()
+                .map(shown)
+                .eq(b.list.items.iter().map(shown))
+    };
+    current.lists.len() == fresh.lists.len() && current.lists.iter().zip(&fresh.lists).all(same)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a count of events")]
+fn count(events: u64) -> f64 {
+    events as f64
 }
 
 fn pool(hub: &Hub, service: &Service) -> Result<(), Error> {
@@ -166,13 +227,18 @@ fn arms(hub: &Hub, service: &Service) -> Vec<ItemId> {
     arms
 }
 
-/// Remakes what changes: the mask at once, metadata and bandit parameters a little later.
+/// Remakes what changes: the mask at once, metadata, popular lists and bandit parameters a little
+/// later.
 pub async fn keep_current(hub: Arc<Hub>, stop: CancellationToken) {
     let mut rights = hub.catalog.rights_changed();
     let mut cards = hub.catalog.cards_changed();
     let mut cards_due: Option<tokio::time::Instant> = None;
     let mut bandit_due = tokio::time::interval(Duration::from_millis(BANDIT_MS));
     bandit_due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut popular_due = tokio::time::interval(Duration::from_millis(
+        POPULAR_TICK_MS.min(hub.options.popular_ms.max(1)),
+    ));
+    popular_due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let cards_timer = async {
             match cards_due {
@@ -193,9 +259,21 @@ pub async fn keep_current(hub: Arc<Hub>, stop: CancellationToken) {
             () = cards_timer => {
                 cards_due = None;
                 blocking(&hub, "pool", |hub| match hub.service.load_full() {
-                    Some(service) => popular(hub, &service).and_then(|()| pool(hub, &service)),
+                    Some(service) => {
+                        popular(hub, &service, Always::No).and_then(|()| pool(hub, &service))
+                    }
                     None => Ok(()),
                 }).await;
+            }
+            _ = popular_due.tick() => {
+                if hub.service.load().is_some()
+                    && hub.trends.take_due(hub.now(), hub.options.popular_ms)
+                {
+                    blocking(&hub, "popular", |hub| match hub.service.load_full() {
+                        Some(service) => popular(hub, &service, Always::No),
+                        None => Ok(()),
+                    }).await;
+                }
             }
             _ = bandit_due.tick() => {
                 if hub.rewards_changed.swap(false, std::sync::atomic::Ordering::Relaxed) {

@@ -2,6 +2,7 @@
 
 mod breaches;
 mod http;
+mod metrics;
 mod path;
 mod restart;
-mod world;
+pub mod world;

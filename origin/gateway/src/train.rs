@@ -1,6 +1,7 @@
 //! From the log and the catalogue to a model in service: read, train off the runtime, store, load.
 
 use crate::hub::Hub;
+use crate::kinds::Kinds;
 use crate::service::{self, About, Service};
 use crate::{Error, Progress};
 use skerry_origin_training::{Interactions, Row, TrainOptions, train};
@@ -83,13 +84,14 @@ fn read(hub: &Hub) -> Result<Data, Error> {
     let mut rows: Vec<Row> = Vec::new();
     let (mut after, mut as_of_ms) = (0, 0);
     let reader = hub.log.reader();
+    let kinds = Kinds::new(&hub.options.events);
     loop {
         let (_, last) = reader.replay(&hub.tenant, after, READ_EVENTS_MAX, &mut |_, event| {
             as_of_ms = as_of_ms.max(event.accepted_ms);
             let Some(item) = event.item.as_ref().and_then(|item| rows_of.get(item)) else {
                 return;
             };
-            if !event.kind.is_history() {
+            if !kinds.is_history(&event) {
                 return;
             }
             let Some(subject) = event.subject() else {
@@ -97,7 +99,7 @@ fn read(hub: &Hub) -> Result<Data, Error> {
             };
             let next = u32::try_from(users.len()).unwrap_or(u32::MAX);
             let user = *users.entry(subject).or_insert(next);
-            let taste: Taste = event.kind.taste(event.value);
+            let taste: Taste = kinds.taste(&event);
             rows.push(Row {
                 user,
                 item: *item,

@@ -27,6 +27,8 @@ pub mod schema {
     pub const USER_CONTEXT: u16 = 26;
     /// `skerry_types::Attributes` as a `skerry_types::Metadata`.
     pub const METADATA: u16 = 27;
+    /// Popular counts of the origin's surfaces.
+    pub const TRENDS: u16 = 30;
 }
 
 macro_rules! schemas {

@@ -254,3 +254,42 @@ fn copy_folder(from: &std::path::Path, to: &std::path::Path) {
         }
     }
 }
+
+/// Lets one batch through at a time.
+struct Gate(Mutex<Receiver<()>>);
+
+impl Consumer for Gate {
+    fn apply(&self, _: &Reader, _: &[Stored]) {
+        self.0.lock().recv().unwrap();
+    }
+    fn flush(&self, _: u64) {}
+}
+
+#[test]
+fn lag_is_what_waits_for_the_consumers() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Database::builder(dir.path()).open().unwrap();
+    let (open, gate) = sync_channel(8);
+    let log = Log::open(&db, vec![Arc::new(Gate(Mutex::new(gate)))]).unwrap();
+    let (told, applied) = sync_channel(8);
+    let submit = |id: &str, at| {
+        let told = told.clone();
+        let done = move |result: Result<Appended, Error>| told.send(result.is_ok()).unwrap();
+        log.submit(vec![event(id, "u", "i", at)], Mode::Once, at, done)
+            .unwrap();
+    };
+    assert_eq!((log.lag().waiting(), log.lag().ms()), (0, 0));
+    submit("a", 1_000);
+    submit("b", 4_000);
+    assert_eq!((log.lag().waiting(), log.lag().ms()), (2, 3_000));
+    // One or two groups: the writer may have taken the first alone.
+    open.send(()).unwrap();
+    open.send(()).unwrap();
+    assert!(applied.recv().unwrap() && applied.recv().unwrap());
+    assert_eq!((log.lag().waiting(), log.lag().ms()), (0, 0));
+    drop(open);
+    log.close();
+    let refused = log.submit(vec![event("c", "u", "i", 9_000)], Mode::Once, 1, |_| {});
+    assert!(refused.is_err());
+    assert_eq!(log.lag().waiting(), 0, "what is refused does not wait");
+}

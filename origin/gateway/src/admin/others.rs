@@ -2,6 +2,7 @@
 
 use super::{Answer, Reply, internal, no_body, no_query};
 use crate::Error;
+use crate::counters::Reading;
 use crate::handle::Handle;
 use crate::hub::Hub;
 use crate::jobs::{Job, Jobs};
@@ -9,6 +10,7 @@ use crate::service::About;
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::json;
+use skerry_origin_events::Lag;
 use skerry_types::{Uid, UserId};
 use skerry_wire::json::{self, FieldError, Problem, codes, format_time};
 
@@ -39,47 +41,96 @@ pub fn ready(hub: &Hub, query: &str) -> Answer {
 #[expect(clippy::cast_precision_loss, reason = "for display")]
 pub fn metrics(hub: &Hub, query: &str) -> Answer {
     no_query(query)?;
-    let mut gauges = vec![
-        (
+    let plain = |name, help, value: f64| Reading {
+        name,
+        help,
+        labels: String::new(),
+        value,
+    };
+    let info = |name, help, version: &str| Reading {
+        labels: format!("version=\"{version}\""),
+        ..plain(name, help, 1.0)
+    };
+    let consumer = |name, help, consumer: &str, value| Reading {
+        labels: format!("consumer=\"{consumer}\""),
+        ..plain(name, help, value)
+    };
+    let lag = |consumer_name, lag: &Lag| {
+        consumer(
+            "skerry_origin_consumer_lag_seconds",
+            "From the newest event that a consumer of the log has applied to the newest that arrived.",
+            consumer_name,
+            seconds(lag.ms()),
+        )
+    };
+    let waiting = |consumer_name, lag: &Lag| {
+        consumer(
+            "skerry_origin_consumer_waiting",
+            "Events that wait for a consumer of the log.",
+            consumer_name,
+            lag.waiting() as f64,
+        )
+    };
+    let (contexts, rewards) = (hub.log.lag(), hub.rewards.lag());
+    let mut readings = vec![
+        info(
             "skerry_worker_info",
-            format!("version=\"{}\"", env!("CARGO_PKG_VERSION")),
-            1.0,
+            "Version of the running program.",
+            env!("CARGO_PKG_VERSION"),
         ),
-        (
+        plain(
             "skerry_origin_pops",
-            String::new(),
+            "Connected PoPs.",
             hub.connected.lock().len() as f64,
         ),
-        (
+        plain(
             "skerry_origin_contexts_hot",
-            String::new(),
+            "Contexts of users in memory.",
             hub.features.hot() as f64,
         ),
-        (
+        plain(
             "skerry_origin_items",
-            String::new(),
+            "Items of the catalogue.",
             hub.catalog.len() as f64,
         ),
-        (
-            "skerry_origin_answers_dropped",
-            String::new(),
+        plain(
+            "skerry_origin_answers_dropped_total",
+            "Answers and exposures that are not kept for explanation because too many waited.",
             hub.answers.dropped() as f64,
         ),
-        (
+        plain(
+            "skerry_origin_rewards_dropped_total",
+            "Events that the bandit did not count because too many waited.",
+            hub.rewards.dropped() as f64,
+        ),
+        plain(
             "skerry_origin_ready",
-            String::new(),
+            "Whether nothing is missing.",
             f64::from(u8::from(hub.missing().is_empty())),
         ),
-        ("skerry_stream_lag_seconds", String::new(), 0.0),
+        plain(
+            "skerry_stream_lag_seconds",
+            "Lag of the consumer of the log that is behind most.",
+            seconds(hub.event_lag_ms()),
+        ),
+        lag("contexts", contexts),
+        lag("rewards", rewards),
+        waiting("contexts", contexts),
+        waiting("rewards", rewards),
     ];
     if let Some(service) = hub.service.load().as_ref() {
-        gauges.push((
+        readings.push(info(
             "skerry_model_info",
-            format!("version=\"{}\"", service.model.version()),
-            1.0,
+            "The model in service.",
+            &service.model.version(),
         ));
     }
-    Ok(Reply::text(hub.counters.render(&gauges)))
+    Ok(Reply::text(hub.counters.render(&readings)))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for display")]
+fn seconds(ms: u64) -> f64 {
+    ms as f64 / 1e3
 }
 
 fn bad(pointer: &str, code: &'static str, detail: &str) -> Problem {
@@ -197,7 +248,7 @@ pub fn import(jobs: &Jobs, id: Uid, query: &str) -> Answer {
         .ok_or_else(|| Problem::not_found(format!("there is no import {id}")))?;
     let summary = job.summary.unwrap_or_default();
     let errors = summary.errors.iter().map(|error| {
-        json!({"file": error.file, "line": error.line, "code": error.code, "detail": error.detail})
+        json!({"file": error.file, "line": error.line, "column": error.column, "code": error.code, "detail": error.detail})
     });
     let body = json!({
         "id": job.id.to_string(),

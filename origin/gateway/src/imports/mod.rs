@@ -1,9 +1,9 @@
-//! Data in: MovieLens folders, JSON lines and CSV. Every row is taken or reported with its file and
-//! line; importing the same data again changes nothing.
-//!
-//! (Parquet is not read yet.)
+//! Data in: MovieLens folders, JSON lines, CSV, and Parquet where it is built in. Every row is taken
+//! or reported with its file, line and column; importing the same data again changes nothing.
 
 mod movielens;
+#[cfg(feature = "parquet")]
+mod parquet;
 mod table;
 
 use crate::Error;
@@ -34,7 +34,10 @@ pub trait Sink {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RowError {
     pub file: String,
+    /// From 1; of a Parquet file the row.
     pub line: u64,
+    /// The column or field that is wrong, where it is one.
+    pub column: Option<String>,
     pub code: &'static str,
     pub detail: String,
 }
@@ -71,9 +74,13 @@ enum Part {
     MovieLens(PathBuf),
     Lines(PathBuf, Option<Kind>),
     Table(PathBuf, Option<Kind>),
+    Parquet(PathBuf, Option<Kind>),
 }
 
-/// What is at a path: a MovieLens folder, a folder of JSON lines and CSV files, or one such file.
+/// Forms that are read, for people.
+const FORMS: &str = ".jsonl, .ndjson, .csv and .parquet";
+
+/// What is at a path: a MovieLens folder, a folder of files of rows, or one such file.
 fn parts(path: &Path) -> Result<Vec<Part>, Error> {
     let refuse = |reason: &str| Error::Import {
         path: path.to_owned(),
@@ -83,9 +90,9 @@ fn parts(path: &Path) -> Result<Vec<Part>, Error> {
         return Err(refuse("there is nothing at this path"));
     }
     if path.is_file() {
-        return Ok(vec![part(path).ok_or_else(|| {
-            refuse("only .jsonl, .ndjson and .csv files are read")
-        })?]);
+        return Ok(vec![
+            part(path).ok_or_else(|| refuse(&format!("only {FORMS} files are read")))?,
+        ]);
     }
     if path.join("ratings.csv").is_file() && path.join("movies.csv").is_file() {
         return Ok(vec![Part::MovieLens(path.to_owned())]);
@@ -103,9 +110,9 @@ fn parts(path: &Path) -> Result<Vec<Part>, Error> {
         .take(FILES_MAX)
         .collect();
     if parts.is_empty() {
-        return Err(refuse(
-            "neither a MovieLens folder (ratings.csv, movies.csv) nor one with .jsonl or .csv files",
-        ));
+        return Err(refuse(&format!(
+            "neither a MovieLens folder (ratings.csv, movies.csv) nor one with {FORMS} files"
+        )));
     }
     Ok(parts)
 }
@@ -114,6 +121,7 @@ fn part(path: &Path) -> Option<Part> {
     match path.extension()?.to_str()? {
         "jsonl" | "ndjson" => Some(Part::Lines(path.to_owned(), kind_of(path))),
         "csv" => Some(Part::Table(path.to_owned(), kind_of(path))),
+        "parquet" => Some(Part::Parquet(path.to_owned(), kind_of(path))),
         _ => None,
     }
 }
@@ -137,7 +145,9 @@ pub fn digest(path: &Path) -> Result<[u8; 32], Error> {
             Part::MovieLens(dir) => {
                 files.extend(movielens::FILES.iter().map(|name| dir.join(name)))
             }
-            Part::Lines(path, _) | Part::Table(path, _) => files.push(path),
+            Part::Lines(path, _) | Part::Table(path, _) | Part::Parquet(path, _) => {
+                files.push(path)
+            }
         }
     }
     let mut hash = Sha256::new();
@@ -171,11 +181,27 @@ pub fn read(path: &Path, stamp: &Stamp, sink: &dyn Sink) -> Result<Summary, Erro
         items: Vec::new(),
         events: Vec::new(),
     };
-    for part in parts(path)? {
+    let parts = parts(path)?;
+    #[cfg(not(feature = "parquet"))]
+    for part in &parts {
+        if let Part::Parquet(path, _) = part {
+            return Err(Error::NotBuiltIn {
+                path: path.clone(),
+                what: "Parquet",
+                feature: "parquet",
+            });
+        }
+    }
+    for part in parts {
         match part {
             Part::MovieLens(dir) => movielens::read(&dir, &mut import)?,
             Part::Lines(path, kind) => lines(&path, kind, &mut import)?,
             Part::Table(path, kind) => table::read(&path, kind, &mut import)?,
+            #[cfg(feature = "parquet")]
+            Part::Parquet(path, kind) => parquet::read(&path, kind, &mut import)?,
+            // Refused before anything is read.
+            #[cfg(not(feature = "parquet"))]
+            Part::Parquet(..) => {}
         }
     }
     import.flush()?;
@@ -250,7 +276,8 @@ impl Import<'_> {
             Ok(mut parsed) => match (parsed.accepted.pop(), parsed.rejected.pop()) {
                 (Some((_, item)), _) => self.item(item),
                 (None, Some(rejected)) => {
-                    self.error(file, line, rejected.code, rejected.detail);
+                    let column = column_of(&rejected.pointer);
+                    self.error(file, line, column, rejected.code, rejected.detail);
                     Ok(())
                 }
                 (None, None) => Ok(()),
@@ -260,20 +287,30 @@ impl Import<'_> {
     }
 
     fn problem(&mut self, file: &str, line: u64, problem: &json::Problem) -> Result<(), Error> {
-        let code = problem
-            .errors
-            .first()
-            .map_or(problem.code, |error| error.code);
-        self.error(file, line, code, problem.detail.clone());
+        match problem.errors.first() {
+            Some(first) => {
+                let column = column_of(&first.pointer);
+                self.error(file, line, column, first.code, first.detail.clone());
+            }
+            None => self.error(file, line, None, problem.code, problem.detail.clone()),
+        }
         Ok(())
     }
 
-    fn error(&mut self, file: &str, line: u64, code: &'static str, detail: String) {
+    fn error(
+        &mut self,
+        file: &str,
+        line: u64,
+        column: Option<&str>,
+        code: &'static str,
+        detail: String,
+    ) {
         self.read.errors_total += 1;
         if self.read.errors.len() < ERRORS_KEPT_MAX {
             self.read.errors.push(RowError {
                 file: file.to_owned(),
                 line,
+                column: column.map(str::to_owned),
                 code,
                 detail,
             });
@@ -294,6 +331,18 @@ impl Import<'_> {
         self.sink.progress(self.read.rows);
         Ok(())
     }
+}
+
+/// The column that a JSON pointer into a row means: attributes are columns too.
+fn column_of(pointer: &str) -> Option<&str> {
+    let mut steps = pointer.split('/').skip(1).peekable();
+    // Items are read as a list of one.
+    steps.next_if(|step| *step == "0");
+    let first = steps.next().filter(|step| !step.is_empty())?;
+    if first == "attributes" {
+        return steps.next().or(Some(first));
+    }
+    Some(first)
 }
 
 fn file_name(path: &Path) -> String {
@@ -326,6 +375,7 @@ fn lines(path: &Path, kind: Option<Kind>, import: &mut Import<'_>) -> Result<(),
             import.error(
                 &name,
                 number,
+                None,
                 json::codes::BODY_TOO_LARGE,
                 format!("a line has at most {} bytes", limit - 1),
             );

@@ -38,7 +38,13 @@ fn movies(
         let item = match ItemId::new(&id) {
             Ok(item) => item,
             Err(error) => {
-                import.error(&name, line, error.code(), format!("movieId: {error}"));
+                import.error(
+                    &name,
+                    line,
+                    Some("movieId"),
+                    error.code(),
+                    error.to_string(),
+                );
                 continue;
             }
         };
@@ -79,8 +85,18 @@ fn ratings(path: &Path, import: &mut Import<'_>) -> Result<(), Error> {
             known(&mut items, item, ItemId::new),
         ) {
             (Ok(user), Ok(item)) => (user, item),
-            (Err(error), _) | (_, Err(error)) => {
-                import.error(&name, line, error.code(), error.to_string());
+            (Err(error), _) => {
+                import.error(&name, line, Some("userId"), error.code(), error.to_string());
+                continue;
+            }
+            (_, Err(error)) => {
+                import.error(
+                    &name,
+                    line,
+                    Some("movieId"),
+                    error.code(),
+                    error.to_string(),
+                );
                 continue;
             }
         };
@@ -92,6 +108,7 @@ fn ratings(path: &Path, import: &mut Import<'_>) -> Result<(), Error> {
             import.error(
                 &name,
                 line,
+                Some("rating"),
                 "value_invalid",
                 format!("rating {rating:?} is not a number from 0 to 10"),
             );
@@ -105,6 +122,7 @@ fn ratings(path: &Path, import: &mut Import<'_>) -> Result<(), Error> {
             import.error(
                 &name,
                 line,
+                Some("timestamp"),
                 "time_invalid",
                 format!("timestamp {timestamp:?} is not seconds since 1970"),
             );
@@ -113,7 +131,7 @@ fn ratings(path: &Path, import: &mut Import<'_>) -> Result<(), Error> {
         let id = match EventId::new(&format!("ml:{user}:{item}")) {
             Ok(id) => id,
             Err(error) => {
-                import.error(&name, line, error.code(), error.to_string());
+                import.error(&name, line, None, error.code(), error.to_string());
                 continue;
             }
         };

@@ -7,7 +7,7 @@ use skerry_wire::json;
 use std::path::Path;
 
 /// Columns whose values are lists, separated by `|`.
-const LISTS: [&str; 4] = ["genre", "genres", "tag", "tags"];
+pub const LISTS: [&str; 4] = ["genre", "genres", "tag", "tags"];
 
 /// The named columns of a file.
 pub struct Table<const N: usize> {
@@ -66,6 +66,7 @@ impl<const N: usize> Table<N> {
             import.error(
                 &self.name,
                 line,
+                None,
                 json::codes::INVALID_UTF8,
                 "the row is not UTF-8".to_owned(),
             );
@@ -107,6 +108,7 @@ fn step(
                     import.error(
                         name,
                         line,
+                        None,
                         "row_length",
                         format!("{len} fields where the first line has {expected_len}"),
                     );
@@ -117,7 +119,7 @@ fn step(
     }
 }
 
-/// A CSV file of items (`id`, attributes, `hidden`) or events (the fields of the public event; `at`
+/// A CSV file of items (`id`, `hidden`, `maturity`, attributes) or events (the fields of the public event; `at`
 /// also as seconds since 1970). Rows become the public JSON and are judged as such.
 pub fn read(path: &Path, kind: Option<Kind>, import: &mut Import<'_>) -> Result<(), Error> {
     let name = file_name(path);
@@ -151,6 +153,7 @@ pub fn read(path: &Path, kind: Option<Kind>, import: &mut Import<'_>) -> Result<
             import.error(
                 &name,
                 line,
+                None,
                 json::codes::INVALID_UTF8,
                 "the row is not UTF-8".to_owned(),
             );
@@ -174,8 +177,9 @@ fn item_json<'f>(fields: impl Iterator<Item = (&'f str, &'f str)>) -> Vec<u8> {
                 json::write_string(&mut out, text);
                 out.push(b',');
             }
-            "hidden" => {
-                out.extend_from_slice(b"\"hidden\":");
+            "hidden" | "maturity" => {
+                json::write_string(&mut out, name);
+                out.push(b':');
                 scalar(&mut out, text);
                 out.push(b',');
             }

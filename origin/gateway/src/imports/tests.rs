@@ -2,9 +2,9 @@ use super::*;
 use std::cell::RefCell;
 
 #[derive(Default)]
-struct Kept {
-    items: RefCell<Vec<Item>>,
-    events: RefCell<Vec<Event>>,
+pub struct Kept {
+    pub items: RefCell<Vec<Item>>,
+    pub events: RefCell<Vec<Event>>,
 }
 
 impl Sink for Kept {
@@ -34,11 +34,16 @@ fn import(files: &[(&str, &[u8])]) -> (Kept, Result<Summary, Error>) {
     (kept, summary)
 }
 
-fn errors(summary: &Summary) -> Vec<(&str, u64, &str)> {
-    summary
-        .errors
-        .iter()
-        .map(|error| (error.file.as_str(), error.line, error.code))
+type Found<'a> = (&'a str, u64, Option<&'a str>, &'a str);
+
+/// File, line, column and code.
+pub fn errors(summary: &Summary) -> Vec<Found<'_>> {
+    let errors = summary.errors.iter();
+    errors
+        .map(|error| {
+            let column = error.column.as_deref();
+            (error.file.as_str(), error.line, column, error.code)
+        })
         .collect()
 }
 
@@ -52,11 +57,11 @@ fn movielens_rows_are_taken_or_named_by_line() {
     ]);
     let summary = summary.unwrap();
     let want = [
-        ("movies.csv", 3, "id_empty"),
-        ("movies.csv", 5, "row_length"),
-        ("movies.csv", 6, "invalid_utf8"),
-        ("ratings.csv", 3, "value_invalid"),
-        ("ratings.csv", 4, "time_invalid"),
+        ("movies.csv", 3, Some("movieId"), "id_empty"),
+        ("movies.csv", 5, None, "row_length"),
+        ("movies.csv", 6, None, "invalid_utf8"),
+        ("ratings.csv", 3, Some("rating"), "value_invalid"),
+        ("ratings.csv", 4, Some("timestamp"), "time_invalid"),
     ];
     assert_eq!(errors(&summary), want);
     let items = kept.items.into_inner();
@@ -103,24 +108,36 @@ fn lines_and_tables_are_the_public_json() {
         ("items.jsonl", b"{\"id\":\"a\",\"attributes\":{\"title\":\"A\"},\"hidden\":true}\n\n{\"id\":\"b\",\"colour\":1}\nnot json\n"),
         ("events.jsonl", b"{\"type\":\"like\",\"user\":\"u\",\"item\":\"a\"}\n{\"type\":\"like\",\"user\":\"u\"}\n"),
         ("events-2.csv", b"user,item,type,value,at\nu,b,,4.5,964982703\nu,c,view,,2001-01-01T00:00:00Z\n,c,view,,\n"),
-        ("items-2.csv", b"id,title,year,genre,hidden\nc,C,1999,Drama|War,\nd,D,soon,,maybe\n"),
+        ("items-2.csv", b"id,title,year,genre,hidden,maturity\nc,C,1999,Drama|War,,16\nd,D,soon,,maybe,\n"),
     ]);
     let summary = summary.unwrap();
     let want = [
-        ("items-2.csv", 3, "wrong_type"),
-        ("items.jsonl", 3, "unknown_field"),
-        ("items.jsonl", 4, "invalid_json"),
-        ("events-2.csv", 4, "missing_field"),
-        ("events.jsonl", 2, "missing_field"),
+        ("items-2.csv", 3, Some("hidden"), "wrong_type"),
+        ("items.jsonl", 3, Some("colour"), "unknown_field"),
+        ("items.jsonl", 4, None, "invalid_json"),
+        ("events-2.csv", 4, Some("user"), "missing_field"),
+        ("events.jsonl", 2, Some("item"), "missing_field"),
     ];
     assert_eq!(errors(&summary), want);
     let items: Vec<_> = kept
         .items
         .into_inner()
         .into_iter()
-        .map(|item| (item.id.to_string(), item.rights.hidden))
+        .map(|item| {
+            (
+                item.id.to_string(),
+                item.rights.hidden,
+                item.rights.maturity,
+            )
+        })
         .collect();
-    assert_eq!(items, [("c".to_owned(), false), ("a".to_owned(), true)]);
+    assert_eq!(
+        items,
+        [
+            ("c".to_owned(), false, Some(16)),
+            ("a".to_owned(), true, None)
+        ]
+    );
     let events = kept.events.into_inner();
     assert_eq!(
         events
@@ -145,16 +162,34 @@ fn what_cannot_be_read_is_refused_by_name() {
         now: 1,
         region: "r".into(),
     };
-    std::fs::write(dir.path().join("x.parquet"), b"PAR1").unwrap();
+    std::fs::write(dir.path().join("x.feather"), b"ARROW1").unwrap();
     for path in [
         dir.path().join("nothing"),
-        dir.path().join("x.parquet"),
+        dir.path().join("x.feather"),
         dir.path().to_owned(),
     ] {
         let error = read(&path, &stamp, &Kept::default()).unwrap_err();
         assert_eq!(error.code(), "import");
         assert!(error.to_string().contains(path.to_str().unwrap()));
     }
+}
+
+/// A folder is not imported in part.
+#[cfg(not(feature = "parquet"))]
+#[test]
+fn parquet_that_is_not_built_in_is_refused_with_the_remedy() {
+    let (kept, summary) = import(&[
+        ("items.jsonl", b"{\"id\":\"a\"}\n"),
+        ("more.parquet", b"PAR1"),
+    ]);
+    let error = summary.unwrap_err();
+    assert_eq!(error.code(), "not_built_in");
+    let text = error.to_string();
+    assert!(
+        text.contains("more.parquet") && text.contains("--features parquet"),
+        "{text}"
+    );
+    assert!(kept.items.into_inner().is_empty());
 }
 
 #[test]

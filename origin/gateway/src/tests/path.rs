@@ -283,3 +283,68 @@ async fn futures_all<T>(futures: impl Iterator<Item = impl Future<Output = T>>) 
     }
     out
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn popular_lists_follow_events_between_trainings() {
+    let player = skerry_types::Surface::new("player").unwrap();
+    let surface = player.clone();
+    let origin = Running::start_with(move |options| {
+        options.popular_ms = 50;
+        options.surfaces = vec![surface];
+    })
+    .await;
+    let mut pop = origin.pop("p1").await;
+    let lists = |body: Vec<u8>| {
+        skerry_wire::decode::<PopularBlob>(&body)
+            .unwrap()
+            .lists
+            .into_iter()
+            .map(|one| (one.surface, one.list.items[0].id.to_string()))
+            .collect::<Vec<_>>()
+    };
+    let (first, body) = pop.push_of(PushKind::Popular).await;
+    let before = lists(body);
+    assert_eq!(before.len(), 1);
+    let rising = if before[0].1 == "17" { "18" } else { "17" };
+
+    // Half of it on a surface of its own.
+    let likes = |from: u64| {
+        let one = |n: u64| {
+            let user = format!("fan{n}");
+            let mut like = event(&format!("t{n}"), &user, rising, 3_000_000 + n);
+            like.surface = n.is_multiple_of(2).then(|| player.clone());
+            like
+        };
+        (from..from + 400).map(one).collect::<Vec<_>>()
+    };
+    pop.deliver(1, likes(0)).await;
+    let want = vec![
+        (None, rising.to_owned()),
+        (Some(player.clone()), rising.to_owned()),
+    ];
+    let moved = loop {
+        let (header, body) = pop.push_of(PushKind::Popular).await;
+        assert!(header.epoch > first.epoch);
+        if lists(body) == want {
+            break header;
+        }
+    };
+
+    // More of the same changes nothing in them: nothing is sent.
+    pop.deliver(2, likes(1_000)).await;
+    let more = tokio::time::timeout(Duration::from_millis(400), pop.push_of(PushKind::Popular));
+    let more = more.await.map(|(header, _)| header.epoch);
+    assert!(more.is_err(), "{moved:?} then {more:?}");
+
+    // The lists are those of the log: a restart has them again.
+    let (dir, certificates) = origin.stop().await;
+    let again = Running::start_in(dir, certificates, |options| {
+        options.surfaces = vec![player.clone()];
+    })
+    .await
+    .unwrap();
+    let pop = again.pop("p2").await;
+    let (_, body) = pop.push_of(PushKind::Popular).await;
+    assert_eq!(lists(body), want);
+    again.stop().await;
+}

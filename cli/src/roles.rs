@@ -54,6 +54,15 @@ pub fn tune(options: &mut Options, settings: &Settings) -> anyhow::Result<()> {
     options.fresh_active_ms = settings.parsed("limits.fresh_active_ms", None)?;
     options.fresh_idle_ms = settings.parsed("limits.fresh_idle_ms", None)?;
     options.surfaces.clone_from(&settings.surfaces);
+    options.events.clone_from(&settings.events);
+    options.popular_ms = settings.parsed("origin.popular_ms", None)?;
+    let limits = &mut options.limits;
+    limits.asks_max = settings.parsed("limits.asks_max", None)?;
+    limits.connections_max = settings.parsed("limits.connections_max", None)?;
+    limits.admin_connections_max = settings.parsed("limits.admin_connections_max", None)?;
+    limits.body_ms = settings.parsed("limits.body_ms", None)?;
+    limits.push_ms = settings.parsed("limits.push_ms", None)?;
+    limits.drain_ms = settings.parsed("limits.drain_ms", None)?;
     Ok(())
 }
 

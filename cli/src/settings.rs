@@ -3,7 +3,8 @@
 //! Invariant: every setting is in [`TABLE`]; a name that is not is refused, with the nearest one.
 
 use anyhow::Context;
-use skerry_types::Surface;
+use skerry_origin_gateway::EventRule;
+use skerry_types::{Surface, Taste};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -38,9 +39,16 @@ settings! {
     "origin.admin" "SKERRY_ADMIN" = "127.0.0.1:8081": "address of the origin's HTTP admin API",
     "origin.seed" "SKERRY_SEED" = "7": "seed of everything that training draws",
     "origin.pool_items" "SKERRY_POOL_ITEMS" = "10000": "items that PoPs can rank without the origin",
+    "origin.popular_ms" "SKERRY_POPULAR_MS" = "30000": "popular lists are sent at most this often for what events change",
     "origin.explore" "SKERRY_EXPLORE" = "true": "whether some slots are drawn by the bandit",
     "limits.fresh_active_ms" "SKERRY_FRESH_ACTIVE_MS" = "300000": "freshness of a cached answer for a user who acted lately",
     "limits.fresh_idle_ms" "SKERRY_FRESH_IDLE_MS" = "900000": "freshness of a cached answer for others",
+    "limits.asks_max" "SKERRY_ASKS_MAX" = "512": "questions in flight at an origin; beyond it they are refused at once",
+    "limits.connections_max" "SKERRY_CONNECTIONS_MAX" = "1024": "PoPs connected to an origin",
+    "limits.admin_connections_max" "SKERRY_ADMIN_CONNECTIONS_MAX" = "256": "connections of an origin's admin API",
+    "limits.body_ms" "SKERRY_BODY_MS" = "10000": "a body of the admin API must arrive within this",
+    "limits.push_ms" "SKERRY_PUSH_MS" = "60000": "a PoP must take a push within this",
+    "limits.drain_ms" "SKERRY_DRAIN_MS" = "10000": "a drain of an origin takes at most this",
     "limits.cache_bytes" "SKERRY_CACHE_BYTES" = "67108864": "bound of a PoP's response cache",
     "client.edge" "SKERRY_EDGE" = "": "where `get` asks; without it what STATE/endpoints.json says, else http://127.0.0.1:8080",
     "client.admin_url" "SKERRY_ADMIN_URL" = "": "where `import` and `explain` ask; without it what STATE/endpoints.json says, else http://127.0.0.1:8081",
@@ -90,6 +98,8 @@ impl std::fmt::Display for Source {
 pub struct Settings {
     /// Names of `[surfaces.NAME]`.
     pub surfaces: Vec<Surface>,
+    /// `[events.TYPE]`
+    pub events: BTreeMap<Box<str>, EventRule>,
     values: BTreeMap<&'static str, (String, Source)>,
 }
 
@@ -133,6 +143,7 @@ impl Settings {
         Ok(Self {
             values: values.collect(),
             surfaces: from_file.surfaces,
+            events: from_file.events,
         })
     }
 
@@ -211,6 +222,7 @@ fn read(path: &Path) -> std::io::Result<String> {
 struct File {
     values: BTreeMap<String, String>,
     surfaces: Vec<Surface>,
+    events: BTreeMap<Box<str>, EventRule>,
 }
 
 fn parse(text: &str) -> anyhow::Result<File> {
@@ -226,6 +238,12 @@ fn parse(text: &str) -> anyhow::Result<File> {
             let name = format!("{section}.{key}");
             if section == "surfaces" {
                 file.surfaces.push(surface(&key, &value)?);
+                continue;
+            }
+            if section == "events" {
+                let rule = event(&value).and_then(|rule| rule.check(&key));
+                let rule = rule.map_err(|error| usage(format!("[events.{key}]: {error}")))?;
+                file.events.insert(key.into(), rule);
                 continue;
             }
             if !TABLE.iter().any(|setting| setting.name == name) {
@@ -255,6 +273,31 @@ fn surface(name: &str, value: &toml::Value) -> anyhow::Result<Surface> {
         Some(_) => Err(usage(format!("[surfaces.{name}] takes no settings"))),
         None => Err(usage(format!("write [surfaces.{name}]"))),
     }
+}
+
+/// `[events.TYPE]`: what events of a type say.
+fn event(value: &toml::Value) -> Result<EventRule, String> {
+    let table = value.as_table().ok_or("it is a section of its own")?;
+    let mut rule = EventRule::default();
+    for (key, value) in table {
+        match (key.as_str(), value) {
+            ("taste", toml::Value::String(taste)) => {
+                rule.taste = Some(match taste.as_str() {
+                    "positive" => Taste::Positive,
+                    "negative" => Taste::Negative,
+                    "neutral" => Taste::Neutral,
+                    _ => return Err("taste is positive, negative or neutral".to_owned()),
+                });
+            }
+            ("weight", toml::Value::Integer(weight)) => rule.weight = *weight as f32,
+            ("weight", toml::Value::Float(weight)) => rule.weight = *weight as f32,
+            ("taste" | "weight", other) => {
+                return Err(format!("{key} cannot be {}", other.type_str()));
+            }
+            _ => return Err(format!("`{key}` is unknown; it takes taste and weight")),
+        }
+    }
+    Ok(rule)
 }
 
 fn nearest(name: &str, all: impl Iterator<Item = &'static str>) -> &'static str {
@@ -309,11 +352,37 @@ mod tests {
     }
 
     #[test]
+    fn types_of_events_have_sections() {
+        let file =
+            "[events.finished]\ntaste = \"positive\"\nweight = 2.5\n[events.like]\nweight = 3\n";
+        let settings = load(file, &[]).unwrap();
+        let found: Vec<_> = settings
+            .events
+            .iter()
+            .map(|(name, rule)| (&**name, rule.taste, rule.weight))
+            .collect();
+        let want = [
+            ("finished", Some(Taste::Positive), 2.5),
+            ("like", None, 3.0),
+        ];
+        assert_eq!(found, want);
+    }
+
+    #[test]
     fn what_is_wrong_is_named_with_a_remedy() {
         let cases = [
             ("[surfaces.Home]\n", "a-z"),
             ("[surfaces.home]\nn = 1\n", "no settings"),
             ("[pop]\nprot = 1\n", "pop.port"),
+            (
+                "[events.finished]\ntaste = \"good\"\n",
+                "positive, negative",
+            ),
+            ("[events.finished]\nweight = \"2\"\n", "cannot be string"),
+            ("[events.finished]\nwieght = 2\n", "taste and weight"),
+            ("[events.Finished]\nweight = 2\n", "a-z"),
+            ("[events.finished]\nweight = 101\n", "0 to 100"),
+            ("[events.like]\ntaste = \"neutral\"\n", "built in"),
             ("port = 1\n", "outside a section"),
             ("[pop]\nport = [1]\n", "cannot be array"),
             ("[pop\n", "skerry.toml"),

@@ -29,6 +29,8 @@ pub enum Error {
         "{addr} is not a loopback address and no secret key is configured: bind to 127.0.0.1, or give --keys DIR with api-secret.key"
     )]
     Open { addr: SocketAddr },
+    #[error("{name}: {reason}")]
+    Setting { name: String, reason: String },
     #[error("cannot listen on {addr}: {reason}")]
     Listen { addr: SocketAddr, reason: String },
     #[error("the data at {path} was not imported: {reason}")]
@@ -63,6 +65,7 @@ impl Error {
             Self::Newer { .. } => "state_newer",
             Self::Keys { .. } => "keys_invalid",
             Self::Open { .. } => "keys_missing",
+            Self::Setting { .. } => "setting_invalid",
             Self::Listen { .. } => "listen",
             Self::Import { .. } => "import",
             Self::NotBuiltIn { .. } => "not_built_in",

@@ -2,7 +2,7 @@
 
 use crate::Error;
 use crate::imports;
-use crate::kinds::EventRule;
+use crate::kinds::{EventRule, KINDS_MAX};
 use skerry_origin_training::TrainOptions;
 use skerry_types::{Event, Item, Surface};
 use skerry_wire::value::ApiKey;
@@ -13,6 +13,8 @@ use std::sync::Arc;
 
 /// Popular lists follow events after this long, by default, in milliseconds.
 pub const POPULAR_MS_DEFAULT: u64 = 30_000;
+
+const POPULAR_MS_MIN: u64 = 10;
 
 /// What a long step is doing.
 #[derive(Debug, Clone, PartialEq)]
@@ -76,6 +78,44 @@ pub struct Limits {
     pub admin_connections_max: usize,
 }
 
+impl Limits {
+    /// Refuses bounds with which nothing works.
+    fn check(&self) -> Result<(), Error> {
+        let bounds: [(&str, u64, u64); 10] = [
+            ("asks_max", self.asks_max as u64, 1),
+            ("connections_max", self.connections_max as u64, 1),
+            ("streams_max", u64::from(self.streams_max), 1),
+            // A frame of the greatest size fits.
+            (
+                "stream_window_bytes",
+                u64::from(self.stream_window_bytes),
+                1 << 20,
+            ),
+            (
+                "connection_window_bytes",
+                u64::from(self.connection_window_bytes),
+                1 << 20,
+            ),
+            ("frame_ms", self.frame_ms, 1),
+            ("idle_ms", u64::from(self.idle_ms), 100),
+            ("push_ms", self.push_ms, 1),
+            ("body_ms", self.body_ms, 1),
+            (
+                "admin_connections_max",
+                self.admin_connections_max as u64,
+                1,
+            ),
+        ];
+        match bounds.iter().find(|(_, value, least)| value < least) {
+            Some((name, value, least)) => Err(Error::Setting {
+                name: format!("limits.{name}"),
+                reason: format!("{value} is too little: {least} at least"),
+            }),
+            None => Ok(()),
+        }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -132,6 +172,27 @@ pub struct Options {
 }
 
 impl Options {
+    /// Refuses what cannot be meant, by name.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        self.limits.check()?;
+        let refuse = |name: String, reason: String| Err(Error::Setting { name, reason });
+        if self.popular_ms < POPULAR_MS_MIN {
+            return refuse(
+                "origin.popular_ms".to_owned(),
+                format!("{POPULAR_MS_MIN} at least"),
+            );
+        }
+        if self.events.len() > KINDS_MAX {
+            return refuse("events".to_owned(), format!("{KINDS_MAX} types at most"));
+        }
+        for (name, rule) in &self.events {
+            if let Err(reason) = rule.check(name) {
+                return refuse(format!("events.{name}"), reason);
+            }
+        }
+        Ok(())
+    }
+
     /// Defaults for one machine: loopback, ports chosen by the system.
     #[must_use]
     pub fn new(state: impl Into<PathBuf>, keys: impl Into<PathBuf>) -> Self {
@@ -155,6 +216,51 @@ impl Options {
             repair: false,
             limits: Limits::default(),
             progress: Arc::new(|_| {}),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use skerry_types::Taste;
+
+    /// The setting that is refused, and how it came about.
+    type Case<'a> = (&'a str, &'a dyn Fn(&mut Options));
+
+    #[test]
+    fn settings_that_cannot_be_meant_are_refused_by_name() {
+        let custom = |taste, weight| EventRule { taste, weight };
+        let cases: [Case<'_>; 8] = [
+            ("", &|_| {}),
+            ("", &|options| {
+                options.events =
+                    BTreeMap::from([("finished".into(), custom(Some(Taste::Positive), 2.0))]);
+            }),
+            ("limits.asks_max", &|options| options.limits.asks_max = 0),
+            ("limits.stream_window_bytes", &|options| {
+                options.limits.stream_window_bytes = 1_000;
+            }),
+            ("limits.body_ms", &|options| options.limits.body_ms = 0),
+            ("origin.popular_ms", &|options| options.popular_ms = 0),
+            ("events.like", &|options| {
+                options.events =
+                    BTreeMap::from([("like".into(), custom(Some(Taste::Negative), 1.0))]);
+            }),
+            ("events", &|options| {
+                options.events = (0..=KINDS_MAX)
+                    .map(|n| (format!("k{n}").into(), EventRule::default()))
+                    .collect();
+            }),
+        ];
+        for (want, change) in cases {
+            let mut options = Options::new("state", "keys");
+            change(&mut options);
+            match options.check() {
+                Ok(()) => assert_eq!(want, ""),
+                Err(Error::Setting { name, .. }) => assert_eq!(name, want),
+                Err(other) => panic!("{want}: {other}"),
+            }
         }
     }
 }

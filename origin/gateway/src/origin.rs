@@ -47,6 +47,7 @@ pub struct Origin {
 impl Options {
     /// Opens the state and binds both listeners. Nothing is served before [`Origin::run`].
     pub async fn build(self) -> Result<Origin, Error> {
+        self.check()?;
         if !self.admin.ip().is_loopback()
             && !self
                 .api_keys

@@ -5,6 +5,8 @@
 //! guarded, and a file that breaks off is refused by name and row, after what came before it was
 //! taken.
 
+mod footer;
+
 use super::table::LISTS;
 use super::{Import, Kind, file_name};
 use crate::Error;
@@ -141,12 +143,24 @@ fn check_footer(mut file: &File) -> Result<(), String> {
     if read.is_err() || magic != *b"PAR1" {
         return Err("it is not a Parquet file, or its end is missing".to_owned());
     }
-    if u32::from_le_bytes([a, b, c, d]) > FOOTER_BYTES_MAX {
+    let length = u32::from_le_bytes([a, b, c, d]);
+    if length > FOOTER_BYTES_MAX {
         return Err(format!(
             "its description is larger than {FOOTER_BYTES_MAX} bytes"
         ));
     }
-    Ok(())
+    let mut footer = Vec::new();
+    file.seek(SeekFrom::End(-8 - i64::from(length)))
+        .and_then(|_| file.take(u64::from(length)).read_to_end(&mut footer))
+        .and_then(|_| file.rewind())
+        .map_err(|_| "its description is cut off".to_owned())?;
+    if footer::is_sane(&footer, DEPTH_MAX) {
+        Ok(())
+    } else {
+        Err(format!(
+            "its description is damaged, or nested more than {DEPTH_MAX} deep"
+        ))
+    }
 }
 
 fn depth(field: &Type, at: usize) -> usize {

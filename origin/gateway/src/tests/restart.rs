@@ -185,3 +185,33 @@ async fn a_log_that_lost_events_is_refused() {
         );
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn custom_events_are_learned_from_where_they_are_configured() {
+    use skerry_types::{EventKind, Taste};
+    let learned = async |configured: bool| {
+        let origin = Running::start_with(|options| {
+            if configured {
+                let rule = crate::EventRule {
+                    taste: Some(Taste::Positive),
+                    weight: 1.0,
+                };
+                options.events = [("finished".into(), rule)].into();
+            }
+        })
+        .await;
+        let mut pop = origin.pop("p").await;
+        let finished = |n: u64| {
+            let mut event = event(&format!("f{n}"), &format!("u{n}"), "3", 4_000_000 + n);
+            event.kind = EventKind::Custom("finished".into());
+            event
+        };
+        pop.deliver(1, (0..10).map(finished).collect()).await;
+        let about = origin.handle.train().await.unwrap();
+        origin.stop().await;
+        about.events
+    };
+    let before = 12 * USERS as u64;
+    assert_eq!(learned(true).await, before + 10);
+    assert_eq!(learned(false).await, before);
+}

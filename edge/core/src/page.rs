@@ -82,8 +82,8 @@ pub fn items(rest: &[&Candidate], explain: bool) -> (Vec<ItemId>, Vec<NextItem>)
             kind: candidate.reason.kind,
             because: candidate
                 .reason
-                .items
-                .first()
+                .item
+                .as_ref()
                 .and_then(|item| place(&item.id)),
             detail: candidate.reason.detail.clone(),
         }),
@@ -121,7 +121,7 @@ pub async fn candidates<H: Host>(
                 .and_then(|at| because.get(usize::from(at))?.clone());
             Reason {
                 kind: reason.kind,
-                items: about.into_iter().collect(),
+                item: about,
                 detail: reason.detail,
             }
         });

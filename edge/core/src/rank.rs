@@ -308,7 +308,7 @@ async fn explore<H: Host>(
             .map_or(0.0, |near| near.score);
         let reason = Reason {
             kind: ReasonKind::Explore,
-            items: Vec::new(),
+            item: None,
             detail: None,
         };
         list.candidates.insert(
@@ -401,7 +401,7 @@ impl Titles {
         let item = self.0.get(&row)?.clone();
         Some(Reason {
             kind,
-            items: vec![item],
+            item: Some(item),
             detail: None,
         })
     }

@@ -505,7 +505,7 @@ impl<'a, W: World> Run<'a, W> {
             let reason: Reason = match (&ask.route, kept.source, because) {
                 (_, Source::Explore, _) => Reason {
                     kind: ReasonKind::Explore,
-                    items: Vec::new(),
+                    item: None,
                     detail: None,
                 },
                 (Route::Similar { .. }, _, Some(seed)) => {

@@ -68,7 +68,7 @@ pub(crate) fn about(kind: ReasonKind, item: &Card) -> Reason {
     };
     Reason {
         kind,
-        items: vec![item],
+        item: Some(item),
         detail: None,
     }
 }

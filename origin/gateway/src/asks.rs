@@ -8,6 +8,7 @@ use skerry_origin_core::{Outcome, Question, answer};
 use skerry_origin_events::{InputNote, Kept};
 use skerry_types::{Route, Tick, Uid, UserContext};
 use skerry_wire::CodecError;
+use skerry_wire::codec::encode_large;
 use skerry_wire::frame::{
     Answer, AnswerContext, AnswerFrame, AskFrame, FRAME_BYTES_MAX, Refusal, RefusalCode, Stage,
 };
@@ -24,6 +25,9 @@ const STAGES: [Stage; 6] = [
     Stage::Explore,
     Stage::Explain,
 ];
+/// What a decision, and the frame around it, take about, in bytes.
+const DECISION_BYTES: usize = 8 << 10;
+const FRAME_BYTES: usize = 256;
 /// What a refused PoP should wait, in milliseconds.
 const RETRY_MS: u32 = 100;
 
@@ -69,7 +73,7 @@ pub fn serve(hub: &Hub, bytes: &Bytes, pop: &str, arrived: Tick) -> Result<Bytes
     let stages = STAGES.into_iter().zip(stages_us).collect();
     let newest_ms = context.as_ref().map_or(0, |context| context.as_of_ms);
     let answer = Answer {
-        decision: skerry_wire::encode(&StoredDecision { decision })?,
+        decision: encode_large(&StoredDecision { decision }, DECISION_BYTES)?,
         newest_ms,
         context: news(context.as_deref(), frame.known_context)?,
     };
@@ -165,12 +169,17 @@ fn encode(
     outcome: Result<Answer, Refusal>,
     stages: Vec<(Stage, u32)>,
 ) -> Result<Bytes, CodecError> {
+    let bytes = outcome.as_ref().map_or(0, |answer| {
+        let context = answer.context.as_ref();
+        answer.decision.len() + context.map_or(0, |context| context.context.len())
+    });
+    let bytes = bytes + FRAME_BYTES;
     let frame = AnswerFrame {
         outcome,
         state: hub.region_state(),
         stages,
     };
-    let bytes = skerry_wire::encode(&frame)?;
+    let bytes = encode_large(&frame, bytes)?;
     if bytes.len() <= FRAME_BYTES_MAX {
         return Ok(Bytes::from(bytes));
     }

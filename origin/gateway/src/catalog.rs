@@ -10,12 +10,12 @@ use arc_swap::ArcSwap;
 use fjall::{Database, Keyspace, PersistMode};
 use parking_lot::{Mutex, RwLock};
 use skerry_origin_core::{Card, Place};
+use skerry_types::ids::IdMap;
 use skerry_types::{Attributes, Item, ItemHash, ItemId, Rights, TenantId};
 use skerry_wire::codec::{decode_as, encode_as};
 use skerry_wire::value::schema::CATALOG_ITEM;
 use skerry_wire::value::{MaskBlob, PoolItem};
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -38,7 +38,7 @@ impl Entry {
     }
 }
 
-type Items = HashMap<ItemId, Arc<Entry>, BuildHasherDefault<IdHasher>>;
+type Items = IdMap<Arc<Entry>>;
 
 /// Cards of one chunk of a [`Table`].
 const CHUNK: usize = 512;
@@ -66,30 +66,7 @@ impl Table {
 }
 
 /// Places given out so far; one is never taken back.
-type Places = HashMap<ItemId, Place, BuildHasherDefault<IdHasher>>;
-
-/// FNV-1a: an answer looks some hundred short ids up, and operators do not attack their own
-/// catalogue.
-struct IdHasher(u64);
-
-impl Default for IdHasher {
-    fn default() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
-    }
-}
-
-impl Hasher for IdHasher {
-    fn finish(&self) -> u64 {
-        // The table takes its bits from both ends.
-        self.0 ^ self.0 >> 32
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
-}
+type Places = IdMap<Place>;
 
 /// What a write did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -11,7 +11,7 @@ const TITLE_CHARS_MAX: usize = 80;
 pub fn popular() -> Reason {
     Reason {
         kind: ReasonKind::Popular,
-        items: Vec::new(),
+        item: None,
         detail: None,
     }
 }
@@ -21,7 +21,7 @@ pub fn popular() -> Reason {
 pub fn genre(name: &str) -> Reason {
     Reason {
         kind: ReasonKind::GenreAffinity,
-        items: Vec::new(),
+        item: None,
         detail: Some(Arc::from(name)),
     }
 }
@@ -30,7 +30,7 @@ pub fn genre(name: &str) -> Reason {
 /// thing that is still true.
 #[must_use]
 pub fn text(reason: &Reason) -> String {
-    let title = reason.items.first().map(|item| cut(&item.title));
+    let title = reason.item.as_ref().map(|item| cut(&item.title));
     match (reason.kind, title, reason.detail.as_deref()) {
         (ReasonKind::BecauseLiked, Some(title), _) => format!("Because you liked {title}"),
         (ReasonKind::BecauseWatched, Some(title), _) => format!("Because you looked at {title}"),
@@ -62,11 +62,7 @@ mod tests {
         };
         let reason = |kind, with_item: bool, detail: Option<&str>| Reason {
             kind,
-            items: if with_item {
-                vec![item.clone()]
-            } else {
-                vec![]
-            },
+            item: with_item.then(|| item.clone()),
             detail: detail.map(Arc::from),
         };
         let cases = [
@@ -105,7 +101,7 @@ mod tests {
         };
         let words = text(&Reason {
             kind: ReasonKind::SimilarTo,
-            items: vec![long],
+            item: Some(long),
             detail: None,
         });
         assert!(words.ends_with('…') && words.chars().count() < 100);

@@ -39,16 +39,16 @@ pub struct ItemRef {
 }
 
 /// Why an item is in the list, before it is put into words.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Reason {
     pub kind: ReasonKind,
-    pub items: Vec<ItemRef>,
-    /// What the kind's template needs beside the items: a genre's name, say.
+    pub item: Option<ItemRef>,
+    /// What the kind's template needs beside the item: a genre's name, say.
     pub detail: Option<Arc<str>>,
 }
 
 /// One item of a decision.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Candidate {
     pub id: ItemId,
     /// Comparable within one decision only, 0 to 1.
@@ -78,8 +78,9 @@ pub struct Warning {
     pub detail: Box<str>,
 }
 
-/// The ordered candidates of one draw, with what is needed to explain and replay it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// The ordered candidates of one draw, with what is needed to explain and replay it. It travels as a
+/// `skerry_wire::value::StoredDecision`.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Decision {
     pub id: Uid,
     pub rung: Rung,

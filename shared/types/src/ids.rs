@@ -3,7 +3,9 @@
 
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::collections::HashMap;
 use std::fmt;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
@@ -195,6 +197,33 @@ impl ItemId {
     #[must_use]
     pub fn hash(&self) -> ItemHash {
         ItemHash(xxh3_64(self.0.as_bytes()))
+    }
+}
+
+/// A map by item id.
+pub type IdMap<V> = HashMap<ItemId, V, BuildHasherDefault<IdHasher>>;
+
+/// FNV-1a: an answer looks some hundred short ids up, and operators do not attack their own
+/// catalogue.
+#[derive(Debug, Clone)]
+pub struct IdHasher(u64);
+
+impl Default for IdHasher {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        // The table takes its bits from both ends.
+        self.0 ^ self.0 >> 32
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
     }
 }
 

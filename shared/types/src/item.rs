@@ -15,24 +15,53 @@ pub type Attributes = BTreeMap<Box<str>, Value>;
 /// Attributes on their way into an answer: encoded once, where the catalogue is, and read only where
 /// they are shown or filtered by. `skerry_wire::value::metadata` writes and reads the bytes; empty
 /// bytes are no attributes.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Metadata(Arc<[u8]>);
+#[derive(Clone, Default)]
+pub struct Metadata {
+    /// Shared by all items of a list that arrived together.
+    bytes: Arc<[u8]>,
+    from: u32,
+    to: u32,
+}
 
 impl Metadata {
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Self {
-        Self(Arc::from(bytes))
+        Self::part(&Arc::from(bytes), 0, bytes.len()).unwrap_or_default()
+    }
+
+    /// A part of bytes that hold the metadata of several items; `None` beyond their end.
+    #[must_use]
+    pub fn part(bytes: &Arc<[u8]>, from: usize, to: usize) -> Option<Self> {
+        bytes.get(from..to)?;
+        Some(Self {
+            bytes: Arc::clone(bytes),
+            from: u32::try_from(from).ok()?,
+            to: u32::try_from(to).ok()?,
+        })
     }
 
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        let (from, to) = (self.from as usize, self.to as usize);
+        self.bytes.get(from..to).unwrap_or_default()
+    }
+}
+
+impl PartialEq for Metadata {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl fmt::Debug for Metadata {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Metadata({} bytes)", self.as_bytes().len())
     }
 }
 
 impl Serialize for Metadata {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bytes(&self.0)
+        serializer.serialize_bytes(self.as_bytes())
     }
 }
 

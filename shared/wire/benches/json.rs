@@ -68,7 +68,7 @@ fn main() {
             propensity: 1.0,
             reason: Reason {
                 kind: ReasonKind::BecauseLiked,
-                items: vec![liked.clone()],
+                item: Some(liked.clone()),
                 detail: None,
             },
             fields: skerry_wire::value::metadata::of(&fields),

@@ -62,10 +62,23 @@ pub fn encode<T: Schema + Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
     encode_as(T::SCHEMA, value)
 }
 
+/// [`encode`] for a value that is known to take about so many bytes.
+pub fn encode_large<T: Schema + Serialize>(value: &T, bytes: usize) -> Result<Vec<u8>, CodecError> {
+    encode_in(Vec::with_capacity(bytes), T::SCHEMA, value)
+}
+
 /// Header and body of a type that another crate owns, under a schema number of this crate's list.
 pub fn encode_as<T: Serialize>(schema: u16, value: &T) -> Result<Vec<u8>, CodecError> {
+    encode_in(Vec::new(), schema, value)
+}
+
+fn encode_in<T: Serialize>(
+    mut out: Vec<u8>,
+    schema: u16,
+    value: &T,
+) -> Result<Vec<u8>, CodecError> {
     let [low, high] = schema.to_le_bytes();
-    let mut out = vec![MAGIC, ENCODING, low, high];
+    out.extend_from_slice(&[MAGIC, ENCODING, low, high]);
     bincode::serde::encode_into_std_write(value, &mut out, bincode::config::standard())
         .map_err(|error| CodecError::Body(error.to_string()))?;
     Ok(out)

@@ -16,6 +16,7 @@
 pub mod codec;
 pub mod frame;
 pub mod json;
+mod packed;
 pub mod value;
 
 pub use codec::{CodecError, decode, encode};

@@ -96,7 +96,8 @@ impl ContextHead {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// A decision as it travels and as a PoP keeps it: packed by `packed.rs`.
+#[derive(Debug, Clone, PartialEq)]
 pub struct StoredDecision {
     pub decision: Decision,
 }

@@ -34,7 +34,7 @@ fn candidate(id: &str, title: &str, score: f32, source: Source) -> Candidate {
     };
     let reason = Reason {
         kind: ReasonKind::BecauseLiked,
-        items: vec![liked],
+        item: Some(liked),
         detail: None,
     };
     Candidate {

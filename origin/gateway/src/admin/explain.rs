@@ -108,7 +108,7 @@ fn decision(decision: &Decision) -> Value {
             "score": one.score, "source": one.source.as_str(), "propensity": one.propensity,
             "reason": {
                 "kind": one.reason.kind.as_str(), "detail": one.reason.detail.as_deref(),
-                "items": one.reason.items.iter().map(|item| item.id.as_str()).collect::<Vec<_>>(),
+                "items": one.reason.item.iter().map(|item| item.id.as_str()).collect::<Vec<_>>(),
             },
         })
     });

@@ -228,10 +228,13 @@ async fn questions_that_cannot_be_answered_are_refused_at_once() {
     );
     let mut other = ask(Some("1"), 10);
     other.ask.tenant = skerry_types::TenantId::new("other").unwrap();
+    // The only place is free a moment after an answer has arrived.
+    tokio::time::sleep(Duration::from_millis(50)).await;
     assert_eq!(
         pop.ask(&other).await.outcome.unwrap_err().code,
         RefusalCode::Bad
     );
+    tokio::time::sleep(Duration::from_millis(50)).await;
     // One question holds the only place while it dawdles over its frame.
     let (mut slow, _recv) = pop.connection.open_bi().await.unwrap();
     slow.write_all(&[9]).await.unwrap();

@@ -60,7 +60,7 @@ impl<'a> ItemView<'a> {
         let reason = ReasonView {
             text,
             kind: candidate.reason.kind,
-            items: &candidate.reason.items,
+            items: candidate.reason.item.as_slice(),
             by,
         };
         Self {

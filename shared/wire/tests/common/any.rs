@@ -152,9 +152,9 @@ pub fn event() -> impl Strategy<Value = Event> {
 
 fn reason() -> impl Strategy<Value = Reason> {
     let item = (id::<ItemId>(), arc()).prop_map(|(id, title)| ItemRef { id, title });
-    (select(ReasonKind::ALL), vec(item, 0..3), of(arc())).prop_map(|(kind, items, detail)| Reason {
+    (select(ReasonKind::ALL), of(item), of(arc())).prop_map(|(kind, item, detail)| Reason {
         kind,
-        items,
+        item,
         detail,
     })
 }

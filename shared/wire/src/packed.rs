@@ -1,0 +1,176 @@
+//! The bytes of a decision: reasons name their items and details by position in a list, metadata lies
+//! in one piece. Sixty candidates share a handful of each, and are taken apart with an allocation for
+//! each id and hardly any beside.
+
+use crate::value::{StoredDecision, byte_buf};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use skerry_types::{
+    Candidate, Cause, Decision, ItemId, ItemRef, Metadata, Millis, Reason, ReasonKind, Rung,
+    Source, Uid, Warning,
+};
+use std::sync::Arc;
+
+/// Position of nothing.
+const NONE: u16 = u16::MAX;
+
+#[derive(Serialize)]
+struct PackedRef<'a> {
+    id: Uid,
+    rung: Rung,
+    cause: Option<Cause>,
+    made_ms: Millis,
+    as_of_ms: Millis,
+    model: &'a str,
+    region: &'a str,
+    seed: u64,
+    snapshot: u64,
+    warnings: &'a [Warning],
+    items: Vec<&'a ItemRef>,
+    details: Vec<&'a str>,
+    rows: Vec<Row<&'a ItemId>>,
+    #[serde(with = "byte_buf")]
+    metadata: Vec<u8>,
+}
+
+/// [`PackedRef`], owned.
+#[derive(Deserialize)]
+struct Packed {
+    id: Uid,
+    rung: Rung,
+    cause: Option<Cause>,
+    made_ms: Millis,
+    as_of_ms: Millis,
+    model: Arc<str>,
+    region: Arc<str>,
+    seed: u64,
+    snapshot: u64,
+    warnings: Vec<Warning>,
+    items: Vec<ItemRef>,
+    details: Vec<Arc<str>>,
+    rows: Vec<Row<ItemId>>,
+    #[serde(with = "byte_buf")]
+    metadata: Vec<u8>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Row<Id> {
+    id: Id,
+    score: f32,
+    source: Source,
+    propensity: f32,
+    reason: ReasonKind,
+    /// Positions in the lists, [`NONE`] for none.
+    item: u16,
+    detail: u16,
+    /// Of the metadata, this many bytes are this row's.
+    metadata_bytes: u32,
+}
+
+impl Serialize for StoredDecision {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let decision = &self.decision;
+        let bytes = decision.candidates.iter();
+        let bytes = bytes.map(|one| one.fields.as_bytes().len()).sum();
+        let mut packed = PackedRef {
+            id: decision.id,
+            rung: decision.rung,
+            cause: decision.cause,
+            made_ms: decision.made_ms,
+            as_of_ms: decision.as_of_ms,
+            model: &decision.model,
+            region: &decision.region,
+            seed: decision.seed,
+            snapshot: decision.snapshot,
+            warnings: &decision.warnings,
+            items: Vec::new(),
+            details: Vec::new(),
+            rows: Vec::with_capacity(decision.candidates.len()),
+            metadata: Vec::with_capacity(bytes),
+        };
+        for one in &decision.candidates {
+            let reason = &one.reason;
+            let metadata = one.fields.as_bytes();
+            packed.metadata.extend_from_slice(metadata);
+            packed.rows.push(Row {
+                id: &one.id,
+                score: one.score,
+                source: one.source,
+                propensity: one.propensity,
+                reason: reason.kind,
+                item: place(&mut packed.items, reason.item.as_ref()),
+                detail: place(&mut packed.details, reason.detail.as_deref()),
+                metadata_bytes: u32::try_from(metadata.len()).unwrap_or(u32::MAX),
+            });
+        }
+        packed.serialize(serializer)
+    }
+}
+
+/// Where a value is in a list; at its end where it is new. A list that is full takes no more: such a
+/// reason is told without.
+fn place<'a, T: PartialEq + ?Sized>(list: &mut Vec<&'a T>, value: Option<&'a T>) -> u16 {
+    let Some(value) = value else { return NONE };
+    let known = list.iter().position(|known| *known == value);
+    let at = known.unwrap_or(list.len());
+    if at == list.len() && at < usize::from(NONE) {
+        list.push(value);
+    }
+    u16::try_from(at).unwrap_or(NONE)
+}
+
+impl<'de> Deserialize<'de> for StoredDecision {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let packed = Packed::deserialize(deserializer)?;
+        let metadata: Arc<[u8]> = packed.metadata.into();
+        let (mut from, mut candidates) = (0, Vec::with_capacity(packed.rows.len()));
+        for row in packed.rows {
+            let item = find(&packed.items, row.item);
+            let detail = find(&packed.details, row.detail);
+            let to = from + row.metadata_bytes as usize;
+            let fields = Metadata::part(&metadata, from, to);
+            let (Some(item), Some(detail), Some(fields)) = (item, detail, fields) else {
+                return Err(D::Error::custom("a row points beyond its list"));
+            };
+            from = to;
+            candidates.push(Candidate {
+                id: row.id,
+                score: row.score,
+                source: row.source,
+                propensity: row.propensity,
+                reason: Reason {
+                    kind: row.reason,
+                    item,
+                    detail,
+                },
+                fields,
+            });
+        }
+        if from != metadata.len() {
+            return Err(D::Error::custom("metadata without a row"));
+        }
+        Ok(Self {
+            decision: Decision {
+                id: packed.id,
+                rung: packed.rung,
+                cause: packed.cause,
+                made_ms: packed.made_ms,
+                as_of_ms: packed.as_of_ms,
+                model: packed.model,
+                region: packed.region,
+                seed: packed.seed,
+                snapshot: packed.snapshot,
+                candidates,
+                warnings: packed.warnings,
+            },
+        })
+    }
+}
+
+/// The value at a position; `None` where there is no such position.
+fn find<T: Clone>(list: &[T], at: u16) -> Option<Option<T>> {
+    match at {
+        NONE => Some(None),
+        at => list.get(usize::from(at)).cloned().map(Some),
+    }
+}

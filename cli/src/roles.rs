@@ -20,10 +20,23 @@ const DATA_FILE: &str = "DATA";
 const SECONDS_BUCKETS: [f64; 12] = [
     0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.15, 1.0,
 ];
+/// Cores of a PoP for each thread that talks to the origin.
+const POP_CORES_PER_WORKER: usize = 4;
 const SEEDED: &str = "seeded";
 
 pub fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")
+}
+
+/// A PoP answers on threads of its own; these talk to the origin. More of them than that takes would
+/// only pass its one connection back and forth.
+pub fn pop_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads((cores / POP_CORES_PER_WORKER).max(1))
         .enable_all()
         .build()
         .context("cannot start the runtime")

@@ -54,7 +54,7 @@ pub fn run(args: Args, settings: &Settings) -> anyhow::Result<()> {
     options.worker = settings.maybe("pop.worker", args.worker).map(PathBuf::from);
     options.metrics = Some(roles::metrics()?);
     check_free(listen)?;
-    roles::runtime()?.block_on(async {
+    roles::pop_runtime()?.block_on(async {
         let stop = roles::stop_on_signal()?;
         let pop = options.build().await?;
         let handle = pop.handle();

@@ -28,8 +28,11 @@ use wasmtime::{
 
 /// Instances in the process, at most.
 pub const INSTANCES_MAX: usize = 64;
-/// Linear memory of one instance, at most, in bytes; what the pool reserves for each.
+/// Linear memory of one instance, at most, in bytes.
 pub const MEMORY_BYTES_MAX: usize = 32 << 20;
+/// Address space of one instance, and what lies unmapped behind it, in bytes.
+const RESERVED_BYTES: u64 = 4 << 30;
+const GUARD_BYTES: u64 = 32 << 20;
 /// Of an instance's memory this much stays resident between uses of its slot, in bytes.
 const KEEP_RESIDENT_BYTES: usize = 64 << 10;
 /// Requests that one instance serves before it is replaced: bounds what a guest's leak can hold.
@@ -223,8 +226,10 @@ fn config() -> Config {
     let mut config = Config::new();
     config
         .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
-        .memory_reservation(MEMORY_BYTES_MAX as u64)
-        .memory_guard_size(64 << 10)
+        // Address space, not memory: with all that 32 bits reach reserved for each instance, an access
+        // out of bounds faults by itself, and compiled code needs no check before each one.
+        .memory_reservation(RESERVED_BYTES)
+        .memory_guard_size(GUARD_BYTES)
         .epoch_interruption(true)
         .wasm_component_model_async(false)
         // A call then is one fiber switch and no event loop of its own.

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
 
 /// Kept for this long, in milliseconds.
 pub const KEPT_MS: Millis = 24 * 3600 * 1000;
@@ -28,7 +29,9 @@ const SEGMENTS_MAX: usize = 16;
 /// Records that may wait for the writer; beyond it they are dropped and counted.
 const QUEUE_RECORDS_MAX: usize = 4_096;
 /// Records in one write.
-const GROUP_RECORDS_MAX: usize = 256;
+const GROUP_RECORDS_MAX: usize = 1_024;
+/// Records gather for this long before they are written, in milliseconds.
+const GATHER_MS: u64 = 10;
 const RECORD_BYTES_MAX: usize = 4 << 20;
 /// Length, kind, request, decision, time.
 const HEAD_BYTES: usize = 4 + 1 + 16 + 16 + 8;
@@ -356,8 +359,14 @@ struct Writer {
 }
 
 impl Writer {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this thread has nothing else to wait for"
+    )]
     fn run(&mut self, records: &Receiver<Record>) {
         while let Ok(first) = records.recv() {
+            // Whoever hands over a record does not have to wake this thread while it waits here.
+            std::thread::sleep(Duration::from_millis(GATHER_MS));
             let rest = records.try_iter().take(GROUP_RECORDS_MAX - 1);
             let group: Vec<Record> = std::iter::once(first).chain(rest).collect();
             if let Err(error) = self.write(group) {

@@ -38,34 +38,51 @@ impl<'a> LeftOut<'a> {
 /// without a genre and genres that the caller filtered for (`named`).
 #[must_use]
 pub fn diversify(genres: &[Option<&str>], named: &[&str]) -> Vec<usize> {
+    let numbers = numbered(genres, named);
+    let number = |at: usize| numbers.get(at).copied().unwrap_or(0);
     let mut left: std::collections::VecDeque<usize> = (0..genres.len()).collect();
     let mut order: Vec<usize> = Vec::with_capacity(genres.len());
-    let genre_of = |at: usize| {
-        genres
-            .get(at)
-            .copied()
-            .flatten()
-            .filter(|genre| !named.contains(genre))
-    };
+    // How many of the last WINDOW shown have each number; what has none is never counted.
+    let mut counts = vec![0usize; genres.len() + 1];
     while !left.is_empty() {
-        let crowded = |at: usize| {
-            genre_of(at).is_some_and(|genre| {
-                let back = order.iter().rev().take(WINDOW);
-                back.filter(|shown| genre_of(**shown) == Some(genre))
-                    .count()
-                    >= SAME_GENRE_MAX
-            })
-        };
+        let crowded = |at: usize| counts.get(number(at)).is_some_and(|n| *n >= SAME_GENRE_MAX);
         let pick = left
             .iter()
             .take(LOOKAHEAD + 1)
             .position(|at| !crowded(*at))
             .unwrap_or(0);
-        if let Some(at) = left.remove(pick) {
-            order.push(at);
+        let Some(at) = left.remove(pick) else { break };
+        order.push(at);
+        if let Some(count) = counts.get_mut(number(at)).filter(|_| number(at) > 0) {
+            *count += 1;
+        }
+        let gone = order.len().checked_sub(WINDOW + 1);
+        if let Some(gone) = gone.and_then(|at| order.get(at)).map(|at| number(*at))
+            && let Some(count) = counts.get_mut(gone).filter(|_| gone > 0)
+        {
+            *count -= 1;
         }
     }
     order
+}
+
+/// A number for each genre, from 1; 0 where there is none and where the caller asked for it.
+fn numbered<'g>(genres: &[Option<&'g str>], named: &[&str]) -> Vec<usize> {
+    let mut known: Vec<&'g str> = Vec::new();
+    let mut numbers = Vec::with_capacity(genres.len());
+    for genre in genres {
+        numbers.push(match *genre {
+            Some(genre) if !named.contains(&genre) => {
+                let at = known.iter().position(|one| *one == genre);
+                at.unwrap_or_else(|| {
+                    known.push(genre);
+                    known.len() - 1
+                }) + 1
+            }
+            _ => 0,
+        });
+    }
+    numbers
 }
 
 /// The genres that a filter asks for by name: diversity leaves them alone.
@@ -132,7 +149,35 @@ mod tests {
         assert_eq!(has, [true, true, false, true, true]);
     }
 
+    /// The rule in its plainest form: the last nine are counted anew for each place.
+    fn plainly(genres: &[Option<&str>], named: &[&str]) -> Vec<usize> {
+        let mut left: Vec<usize> = (0..genres.len()).collect();
+        let mut order = Vec::new();
+        let genre = |at: usize| genres[at].filter(|genre| !named.contains(genre));
+        while !left.is_empty() {
+            let crowded = |at: usize| {
+                let same = |shown: &&usize| genre(at).is_some() && genre(**shown) == genre(at);
+                order.iter().rev().take(WINDOW).filter(same).count() >= SAME_GENRE_MAX
+            };
+            let near = left.iter().take(LOOKAHEAD + 1);
+            let pick = near.clone().position(|at| !crowded(*at)).unwrap_or(0);
+            order.push(left.remove(pick));
+        }
+        order
+    }
+
     proptest! {
+        #[test]
+        fn diversity_follows_its_rule(
+            picks in proptest::collection::vec(0usize..4, 0..80),
+            named in proptest::collection::vec(0usize..3, 0..2),
+        ) {
+            let names = [Some("Drama"), Some("Comedy"), Some("Crime"), None];
+            let genres: Vec<Option<&str>> = picks.iter().map(|at| names[*at]).collect();
+            let named: Vec<&str> = named.iter().filter_map(|at| names[*at]).collect();
+            prop_assert_eq!(diversify(&genres, &named), plainly(&genres, &named));
+        }
+
         #[test]
         fn diversity_is_a_bounded_permutation(picks in proptest::collection::vec(0usize..3, 0..80)) {
             let names = [Some("Drama"), Some("Comedy"), None];

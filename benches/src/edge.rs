@@ -59,10 +59,11 @@ pub async fn run(quick: bool) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
     let idle = rss_idle(&pair).await?;
     eprintln!("hit ...");
-    let (hit, hyper_per_second) = hit(&pair, plan, folder.path()).await?;
+    let (hit, peer) = hit(&pair, plan, folder.path()).await?;
     rows.push(hit);
     eprintln!("miss ...");
-    rows.extend(miss(&pair, plan, hyper_per_second).await?);
+    rows.extend(miss(&pair, plan, &peer).await?);
+    drop(peer);
     eprintln!("events ...");
     rows.push(events(&pair, plan).await?);
     eprintln!("replay ...");
@@ -75,7 +76,7 @@ pub async fn run(quick: bool) -> anyhow::Result<Vec<Row>> {
 }
 
 /// Fresh cache hits, one user a connection; the peer answers the same bytes.
-async fn hit(pair: &Pair, plan: Plan, folder: &std::path::Path) -> anyhow::Result<(Row, f64)> {
+async fn hit(pair: &Pair, plan: Plan, folder: &std::path::Path) -> anyhow::Result<(Row, Peer)> {
     let target = |connection: usize| get(&format!("/v1/recommend/{}?n=10", connection + 1));
     let file = folder.join("answer");
     for connection in 0..CONNECTIONS {
@@ -90,7 +91,7 @@ async fn hit(pair: &Pair, plan: Plan, folder: &std::path::Path) -> anyhow::Resul
         std::fs::write(&file, [reply.head, b"\r\n\r\n", reply.body].concat())?;
     }
     let peer = Peer::start(&file)?;
-    let (mut ours, mut theirs, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut ours, mut ratios) = (Vec::new(), Vec::new());
     for _ in 0..plan.rounds {
         let check = |reply: &Reply<'_>| {
             ensure!(
@@ -108,32 +109,28 @@ async fn hit(pair: &Pair, plan: Plan, folder: &std::path::Path) -> anyhow::Resul
             check,
         )
         .await?;
-        let any = |reply: &Reply<'_>| {
-            ensure!(reply.status == 200);
-            Ok(())
-        };
-        let other = full_speed(
-            &peer.url,
-            CONNECTIONS,
-            plan.round,
-            move |c, _| target(c),
-            any,
-        )
-        .await?;
-        eprintln!(
-            "  {:.0} against {:.0} a second",
-            round.per_second, other.per_second
-        );
+        let other = hyper(&peer, plan).await?;
+        eprintln!("  {:.0} against {other:.0} a second", round.per_second);
         ours.push(round.per_second);
-        theirs.push(other.per_second);
-        ratios.push(round.per_second / other.per_second);
+        ratios.push(round.per_second / other);
     }
     let row = Row::new("edge.hit", median(&ours), "requests/s").against(
         "hyper",
         median(&ratios),
         HIT_TARGET,
     );
-    Ok((row.spread(&ratios), median(&theirs)))
+    Ok((row.spread(&ratios), peer))
+}
+
+/// A round of the peer: answers a second.
+async fn hyper(peer: &Peer, plan: Plan) -> anyhow::Result<f64> {
+    let request = |connection: usize, _: u64| get(&format!("/{connection}"));
+    let check = |reply: &Reply<'_>| {
+        ensure!(reply.status == 200);
+        Ok(())
+    };
+    let round = full_speed(&peer.url, CONNECTIONS, plan.round, request, check).await?;
+    Ok(round.per_second)
 }
 
 fn is_hit(reply: &Reply<'_>) -> bool {
@@ -141,10 +138,10 @@ fn is_hit(reply: &Reply<'_>) -> bool {
 }
 
 /// The whole pipeline over QUIC: every request has a context of its own, so nothing is cached.
-async fn miss(pair: &Pair, plan: Plan, hyper_per_second: f64) -> anyhow::Result<Vec<Row>> {
+async fn miss(pair: &Pair, plan: Plan, peer: &Peer) -> anyhow::Result<Vec<Row>> {
     let steps: Rc<RefCell<BTreeMap<String, Vec<f64>>>> = Rc::default();
     let others = Rc::new(RefCell::new(0usize));
-    let (mut per_second, mut latencies) = (Vec::new(), Vec::new());
+    let (mut per_second, mut latencies, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..plan.rounds {
         let request = move |connection: usize, turn: u64| {
             let user = 1 + (turn as usize * CONNECTIONS + connection) % subject::USERS;
@@ -174,19 +171,17 @@ async fn miss(pair: &Pair, plan: Plan, hyper_per_second: f64) -> anyhow::Result<
         let measured = full_speed(pair.edge_url(), CONNECTIONS, plan.round, request, check).await?;
         let lower = *others.borrow() - before;
         let share = 1.0 - lower as f64 / measured.latencies_ms.len().max(1) as f64;
+        let other = hyper(peer, plan).await?;
         eprintln!(
-            "  {:.0} a second, {:.1} % on the top rung",
+            "  {:.0} against {other:.0} a second, {:.1} % on the top rung",
             measured.per_second,
             share * 100.0
         );
+        ratios.push(measured.per_second * share / other);
         // Answers below the top rung are answers, but not misses.
         per_second.push(measured.per_second * share);
         latencies.extend(measured.latencies_ms);
     }
-    let ratios: Vec<f64> = per_second
-        .iter()
-        .map(|value| value / hyper_per_second)
-        .collect();
     let row = Row::new("edge.miss", median(&per_second), "requests/s").against(
         "hyper",
         median(&ratios),

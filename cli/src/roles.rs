@@ -11,6 +11,7 @@ use skerry_testkit::{Size, world};
 use std::io::Write;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -22,6 +23,8 @@ const SECONDS_BUCKETS: [f64; 12] = [
 ];
 /// Cores of a PoP for each thread that talks to the origin.
 const POP_CORES_PER_WORKER: usize = 4;
+/// Longest graceful end, in seconds.
+const STOP_S_MAX: u64 = 30;
 const SEEDED: &str = "seeded";
 
 pub fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
@@ -42,7 +45,7 @@ pub fn pop_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
         .context("cannot start the runtime")
 }
 
-/// Cancelled by Ctrl-C or SIGTERM. A second signal ends the process at once.
+/// Cancelled by Ctrl-C or SIGTERM. A second signal ends the process at once, and so does time.
 pub fn stop_on_signal() -> anyhow::Result<CancellationToken> {
     let stop = CancellationToken::new();
     let (mut interrupt, mut terminate) = (
@@ -54,10 +57,20 @@ pub fn stop_on_signal() -> anyhow::Result<CancellationToken> {
         tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
         eprintln!("stopping (again to stop at once)");
         stopping.cancel();
+        std::thread::spawn(end_late);
         tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
         std::process::exit(1);
     });
     Ok(stop)
+}
+
+/// Ends the process where a graceful end takes too long, whatever its runtime waits for. What was
+/// acknowledged is on the disk: a store that does not close costs nothing but this time.
+fn end_late() {
+    let (_keep, never) = std::sync::mpsc::channel::<()>();
+    let _ = never.recv_timeout(Duration::from_secs(STOP_S_MAX));
+    eprintln!("not stopped after {STOP_S_MAX} s: ending now; nothing acknowledged is lost");
+    std::process::exit(1);
 }
 
 /// Settings of an origin that every command takes alike.

@@ -50,7 +50,7 @@ impl<H: Host> Run<'_, H> {
         if self.context_key.is_empty() || (found.context_version == 0 && !cached) {
             return None;
         }
-        context::load(self.host, &self.context_key, self.request.now).await
+        context::load(self.host, &self.context_key).await
     }
 
     /// A cached decision inside its freshness, where enough of it may still be shown.

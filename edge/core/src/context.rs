@@ -56,6 +56,12 @@ impl Held {
         self.first.head.written_ms
     }
 
+    /// Whether it is young enough to rank on.
+    #[must_use]
+    pub fn is_usable(&self, now: Millis) -> bool {
+        now.saturating_sub(self.written_ms()) <= USABLE_MS
+    }
+
     /// What to tell the origin that is known here; 0 for nothing, so that it sends its own.
     #[must_use]
     pub fn mark(&self, now: Millis) -> u64 {
@@ -64,12 +70,12 @@ impl Held {
     }
 }
 
-/// The subject's context, unless it is too old to be used.
-pub async fn load<H: Host>(host: &H, key: &str, now: Millis) -> Option<Held> {
+/// The subject's context, of whatever age: what was seen stays seen, and its version is what the
+/// origin's next one replaces.
+pub async fn load<H: Host>(host: &H, key: &str) -> Option<Held> {
     let value = host.kv_get(key).await?;
     match Held::new(value.bytes, value.version) {
-        Ok(held) if now.saturating_sub(held.written_ms()) <= USABLE_MS => Some(held),
-        Ok(_) => None,
+        Ok(held) => Some(held),
         Err(error) => {
             host.log(
                 LogLevel::Warn,

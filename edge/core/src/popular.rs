@@ -42,7 +42,7 @@ pub(crate) async fn draft<H: Host>(run: &mut Run<'_, H>, lost: Option<Cause>) ->
     let decision = decision(run, candidates, as_of);
     let context = match run.context_key.is_empty() {
         true => None,
-        false => crate::context::load(run.host, &run.context_key, run.request.now).await,
+        false => crate::context::load(run.host, &run.context_key).await,
     };
     let picked = run.pick(&decision, context.as_ref()).await;
     Draft::new(decision, Rung::Popular, cause, CacheState::Bypass, picked)

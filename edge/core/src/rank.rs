@@ -34,6 +34,7 @@ pub(crate) async fn draft<H: Host>(
         .pool(run.host, &epochs)
         .await
         .ok_or(Cause::NoPool)?;
+    let held = held.filter(|held| held.is_usable(run.request.now));
     let context = held.and_then(Held::context);
     let history = history(run, context).await;
     let seeds = match &run.ask.route {

@@ -176,7 +176,7 @@ impl<H: Host> Run<'_, H> {
         }
         let held = match self.context_key.is_empty() {
             true => None,
-            false => context::load(self.host, &self.context_key, self.request.now).await,
+            false => context::load(self.host, &self.context_key).await,
         };
         let draft = respond::next_draft(&mut self, page, held.as_ref()).await;
         self.finish(draft).await

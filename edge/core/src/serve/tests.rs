@@ -379,6 +379,22 @@ fn a_context_travels_only_where_it_differs() {
 }
 
 #[test]
+fn a_context_too_old_to_rank_on_is_replaced_by_the_origins() {
+    const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+    let host = FakeHost::empty()
+        .with_pool(40)
+        .with_list(30)
+        .with_context("1", &[3, 6]);
+    host.later(DAY_MS + 1);
+    assert_eq!(get(&host, "/v1/recommend/1").served("rung"), "popular");
+    host.set_origin(origin);
+    let answers: Vec<String> = (0..2)
+        .map(|_| get(&host, "/v1/recommend/1").served("cache").to_owned())
+        .collect();
+    assert_eq!(answers, ["miss", "hit"]);
+}
+
+#[test]
 fn an_event_shows_in_the_next_answer() {
     let like = |item: &str| format!(r#"{{"type":"like","user":"1","item":"{item}"}}"#);
     let view = r#"{"type":"view","user":"1","item":"9"}"#;

@@ -8,8 +8,8 @@ use crate::{WorkerState, serve};
 use sha2::{Digest, Sha256};
 use skerry_decide::score::{Blend, DIM, EdgePool, FoldIn, PoolRow};
 use skerry_types::{
-    Ask, Attributes, Budget, Count, Event, ItemHash, ItemId, Millis, RequestContext, Route, Rung,
-    Source, Surface, TenantId, Tick, Uid, UserContext, UserId, Value,
+    Ask, Attributes, Event, ItemHash, ItemId, Millis, Rung, Source, Surface, TenantId, Tick, Uid,
+    UserContext, UserId, Value,
 };
 use skerry_wire::frame::{AnswerFrame, AskFrame};
 use skerry_wire::value::{
@@ -52,19 +52,8 @@ pub fn config_with_keys() -> ConfigBlob {
 
 pub fn ask() -> Ask {
     Ask {
-        tenant: TenantId::default(),
-        route: Route::Recommend,
         user: Some(UserId::new("1").unwrap()),
-        session: None,
-        surface: Surface::default(),
-        n: Count::default(),
-        context: RequestContext::default(),
-        exclude: Vec::new(),
-        filter: None,
-        fields: Vec::new(),
-        budget_ms: Budget::DEFAULT_MS,
-        lowest_rung: None,
-        explain: false,
+        ..Ask::default()
     }
 }
 
@@ -347,23 +336,8 @@ pub fn fields(n: usize) -> Attributes {
 }
 
 pub fn like(user: &str, item: usize, n: u64) -> Event {
-    Event {
-        tenant: TenantId::default(),
-        id: skerry_types::EventId::new(&format!("e{user}-{item}-{n}")).unwrap(),
-        kind: skerry_types::EventKind::Like,
-        user: Some(UserId::new(user).unwrap()),
-        session: None,
-        item: Some(item_id(item)),
-        value: None,
-        at_ms: NOON - 1_000 + n,
-        accepted_ms: NOON - 1_000 + n,
-        surface: None,
-        request_id: None,
-        positions: Vec::new(),
-        hlc: skerry_types::Hlc::default(),
-        region: "here".into(),
-        pop: "pop1".into(),
-    }
+    let id = format!("e{user}-{item}-{n}");
+    skerry_testkit::like(&id, user, item_id(item).as_str(), NOON - 1_000 + n)
 }
 
 pub fn context(user: &str, liked: &[usize]) -> UserContext {

@@ -4,8 +4,8 @@ use crate::ports::{Arms, CandidateRow, Card, Cards, Model, Place, PortError, Wor
 use skerry_decide::bandit::{ArmParams, Params, Snapshot};
 use skerry_decide::score::HistoryStep;
 use skerry_types::{
-    Attributes, Event, EventId, EventKind, Hlc, Item, ItemId, Rights, Source, Surface, Taste,
-    TenantId, Tick, UserContext, UserId, Value,
+    Attributes, Event, EventKind, Item, ItemId, Rights, Source, Surface, Taste, TenantId, Tick,
+    UserContext, Value,
 };
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -32,21 +32,8 @@ pub fn card(n: usize, rights: Rights) -> Card {
 
 pub fn event(kind: EventKind, item: usize, n: u64) -> Event {
     Event {
-        tenant: TenantId::default(),
-        id: EventId::new(&format!("e{item}-{n}")).unwrap(),
         kind,
-        user: Some(UserId::new("1").unwrap()),
-        session: None,
-        item: Some(item_id(item)),
-        value: None,
-        at_ms: n,
-        accepted_ms: n,
-        surface: None,
-        request_id: None,
-        positions: Vec::new(),
-        hlc: Hlc::default(),
-        region: "here".into(),
-        pop: "pop1".into(),
+        ..skerry_testkit::like(&format!("e{item}-{n}"), "1", &item.to_string(), n)
     }
 }
 

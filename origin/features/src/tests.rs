@@ -1,26 +1,7 @@
 use super::*;
 use skerry_origin_events::{Log, Mode};
-use skerry_types::{EventId, EventKind, Hlc, ItemId, SessionId, UserId};
-
-fn event(id: &str, user: &str, item: &str, at: u64) -> Event {
-    Event {
-        tenant: TenantId::default(),
-        id: EventId::new(id).unwrap(),
-        kind: EventKind::Like,
-        user: Some(UserId::new(user).unwrap()),
-        session: None,
-        item: Some(ItemId::new(item).unwrap()),
-        value: None,
-        at_ms: at,
-        accepted_ms: at,
-        surface: None,
-        request_id: None,
-        positions: vec![],
-        hlc: Hlc::default(),
-        region: "r".into(),
-        pop: "p".into(),
-    }
-}
+use skerry_testkit::like as event;
+use skerry_types::{ItemId, SessionId};
 
 fn open(db: &Database) -> (Arc<Store>, Log) {
     let store = Arc::new(Store::open(db, &Log::reader_of(db).unwrap()).unwrap());

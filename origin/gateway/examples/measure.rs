@@ -8,10 +8,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair,
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use skerry_origin_gateway::{Data, Options, Step};
-use skerry_types::{
-    Ask, Count, Event, EventId, EventKind, Hlc, ItemId, RequestContext, Route, Surface, TenantId,
-    Uid, UserId,
-};
+use skerry_types::{Ask, Event, EventId, EventKind, Hlc, ItemId, TenantId, Uid, UserId};
 use skerry_wire::codec::Schema;
 use skerry_wire::frame::{
     ALPN, AnswerFrame, AskFrame, Control, Hello, PROTOCOL, SERVER_NAME, Stage,
@@ -161,19 +158,10 @@ async fn question(connection: &Connection, user: &str, seed: u64) -> Result<Answ
     let frame = AskFrame {
         request_id: Uid::v7(1_800_000_000_000 + seed, u128::from(seed)),
         ask: Ask {
-            tenant: TenantId::default(),
-            route: Route::Recommend,
             user: Some(UserId::new(user)?),
-            session: None,
-            surface: Surface::default(),
-            n: Count::default(),
-            context: RequestContext::default(),
-            exclude: vec![],
-            filter: None,
-            fields: vec![],
             budget_ms: 5_000,
-            lowest_rung: None,
             explain: true,
+            ..Ask::default()
         },
         left_ms: 5_000,
         seed,

@@ -100,25 +100,11 @@ impl Kinds {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use skerry_types::{EventId, Hlc, TenantId};
 
     fn event(kind: &str) -> Event {
         Event {
-            tenant: TenantId::default(),
-            id: EventId::new("e").unwrap(),
             kind: EventKind::parse(kind).unwrap(),
-            user: None,
-            session: None,
-            item: None,
-            value: None,
-            at_ms: 0,
-            accepted_ms: 0,
-            surface: None,
-            request_id: None,
-            positions: vec![],
-            hlc: Hlc::default(),
-            region: "r".into(),
-            pop: "p".into(),
+            ..skerry_testkit::like("e", "1", "1", 0)
         }
     }
 

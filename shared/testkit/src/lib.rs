@@ -5,9 +5,11 @@
 
 #![forbid(unsafe_code)]
 
+mod events;
 mod titles;
 mod world;
 mod zipf;
 
+pub use events::like;
 pub use world::{Size, World, world};
 pub use zipf::Zipf;

@@ -4,6 +4,7 @@ use crate::filter::Filter;
 use crate::ids::{ItemId, SessionId, Surface, TenantId, UserId};
 use crate::item::Country;
 use crate::rung::Rung;
+use crate::time::Budget;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -109,6 +110,27 @@ pub struct Ask {
     pub budget_ms: u32,
     pub lowest_rung: Option<Rung>,
     pub explain: bool,
+}
+
+/// A recommendation for nobody in particular.
+impl Default for Ask {
+    fn default() -> Self {
+        Self {
+            tenant: TenantId::default(),
+            route: Route::Recommend,
+            user: None,
+            session: None,
+            surface: Surface::default(),
+            n: Count::default(),
+            context: RequestContext::default(),
+            exclude: Vec::new(),
+            filter: None,
+            fields: Vec::new(),
+            budget_ms: Budget::DEFAULT_MS,
+            lowest_rung: None,
+            explain: false,
+        }
+    }
 }
 
 impl Ask {

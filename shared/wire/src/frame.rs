@@ -93,7 +93,7 @@ pub struct Welcome {
 }
 
 /// State of a region, every 250 ms and with every answer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct RegionState {
     pub region: Arc<str>,
     pub epoch: u64,

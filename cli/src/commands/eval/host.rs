@@ -273,16 +273,7 @@ impl Host for Platform<'_> {
             decision: outcome.decision,
         };
         let decision = encode(&decision).map_err(|_| AskFailure::Error)?;
-        let state = RegionState {
-            region: Arc::from("eval"),
-            epoch: 1,
-            seq: 1,
-            capabilities: 0,
-            configured: 0,
-            admit_pct: 100,
-            event_lag_ms: 0,
-            ttl_ms: 3_000,
-        };
+        let state = RegionState::default();
         let reply = AnswerFrame {
             outcome: Ok(Answer {
                 decision,

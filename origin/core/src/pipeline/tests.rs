@@ -4,26 +4,16 @@ use super::{Outcome, Question, Status, answer};
 use crate::fakes::{FakeWorld, Faults, event, item_id};
 use proptest::prelude::*;
 use skerry_types::{
-    Ask, Budget, Count, EventKind, Filter, RequestContext, Route, Source, Surface, TenantId, Test,
-    Uid, UserId, Value, WarningCode,
+    Ask, Count, EventKind, Filter, Route, Source, Test, Uid, UserId, Value, WarningCode,
 };
 use std::collections::HashSet;
 
 fn ask(route: Route) -> Ask {
     Ask {
-        tenant: TenantId::default(),
         route,
         user: Some(UserId::new("1").unwrap()),
-        session: None,
-        surface: Surface::default(),
-        n: Count::default(),
-        context: RequestContext::default(),
-        exclude: Vec::new(),
-        filter: None,
-        fields: Vec::new(),
-        budget_ms: Budget::DEFAULT_MS,
-        lowest_rung: None,
         explain: true,
+        ..Ask::default()
     }
 }
 

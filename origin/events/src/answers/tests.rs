@@ -1,5 +1,5 @@
 use super::*;
-use skerry_types::{Ask, Count, RequestContext, Route, Rung, Surface};
+use skerry_types::{Ask, Rung, Surface};
 use skerry_wire::frame::{Refusal, RefusalCode, RegionState};
 use skerry_wire::value::Shown;
 
@@ -9,35 +9,15 @@ fn kept(request: u128, at_ms: Millis, padding: usize) -> Kept {
     let ask = AskFrame {
         request_id: Uid(request),
         ask: Ask {
-            tenant: TenantId::default(),
-            route: Route::Recommend,
-            user: None,
-            session: None,
-            surface: Surface::default(),
-            n: Count::default(),
-            context: RequestContext::default(),
-            exclude: vec![],
-            filter: None,
-            fields: vec![],
             budget_ms: 100,
-            lowest_rung: None,
-            explain: false,
+            ..Ask::default()
         },
         left_ms: 100,
         seed: 1,
         pending: vec![],
         known_context: 0,
     };
-    let state = RegionState {
-        region: "r".into(),
-        epoch: 1,
-        seq: 1,
-        capabilities: 0,
-        configured: 0,
-        admit_pct: 100,
-        event_lag_ms: 0,
-        ttl_ms: 3_000,
-    };
+    let state = RegionState::default();
     let detail = "x".repeat(padding).into();
     let refusal = Refusal {
         code: RefusalCode::Bad,

@@ -1,10 +1,15 @@
 use super::world::*;
 use sha2::Digest;
 use skerry_types::ItemId;
-use skerry_wire::frame::{ContextPush, Control, PushKind, RefusalCode};
+use skerry_wire::frame::{Answer, ContextPush, Control, PushKind, RefusalCode};
 use skerry_wire::value::{MaskBlob, PoolBlob, PopularBlob};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
+
+fn ids(answer: &Answer) -> Vec<ItemId> {
+    let candidates = answer.decision().unwrap().candidates;
+    candidates.into_iter().map(|one| one.id).collect()
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pop_is_pushed_to_asks_and_delivers_once() {
@@ -40,49 +45,28 @@ async fn a_pop_is_pushed_to_asks_and_delivers_once() {
     let question = ask(Some("1"), 10);
     let answer = pop.ask(&question).await;
     let decided = answer.outcome.unwrap();
-    assert!(decided.decision().unwrap().candidates.len() >= 10);
     let context = decided.context.as_ref().unwrap().read().unwrap();
-    assert!(
-        decided
-            .decision()
-            .unwrap()
-            .candidates
-            .iter()
-            .all(|one| !context.has_seen(one.id.hash()))
-    );
+    let shown = ids(&decided);
+    assert!(shown.len() >= 10);
+    assert!(shown.iter().all(|id| !context.has_seen(id.hash())));
     assert_eq!(answer.stages.len(), 6);
 
     // An event counts once, whoever repeats it, and shows in the next answer.
-    let liked = decided.decision().unwrap().candidates[0].id.clone();
+    let liked = shown[0].clone();
     let like = event("live-1", "1", liked.as_str(), 2_000_000);
     let before = origin.handle.events().unwrap();
     pop.deliver(1, vec![like.clone()]).await;
     pop.deliver(2, vec![like.clone(), like]).await;
     assert_eq!(origin.handle.events().unwrap(), before + 1);
     let answer = pop.ask(&ask(Some("1"), 10)).await.outcome.unwrap();
-    assert!(
-        answer
-            .decision()
-            .unwrap()
-            .candidates
-            .iter()
-            .all(|one| one.id != liked),
-        "a liked item is gone"
-    );
+    assert!(!ids(&answer).contains(&liked), "a liked item is gone");
 
     // What has not been delivered yet counts as well.
-    let pending = answer.decision().unwrap().candidates[0].id.clone();
+    let pending = ids(&answer)[0].clone();
     let mut frame = ask(Some("1"), 10);
     frame.pending = vec![event("live-2", "1", pending.as_str(), 2_000_001)];
     let answer = pop.ask(&frame).await.outcome.unwrap();
-    assert!(
-        answer
-            .decision()
-            .unwrap()
-            .candidates
-            .iter()
-            .all(|one| one.id != pending)
-    );
+    assert!(!ids(&answer).contains(&pending));
 
     // The whole decision is explained.
     let path = format!("/v1/explain/{}", question.request_id);
@@ -115,7 +99,7 @@ async fn a_pop_is_pushed_to_asks_and_delivers_once() {
     );
 
     // A hidden item: a new mask at once, and no answer has it.
-    let hidden = decided.decision().unwrap().candidates[1].id.clone();
+    let hidden = shown[1].clone();
     let asked = Instant::now();
     let (status, _, _) = origin
         .http(
@@ -142,14 +126,7 @@ async fn a_pop_is_pushed_to_asks_and_delivers_once() {
     println!("a takedown reached the PoP in {} ms", took.as_millis());
     assert!(took < Duration::from_secs(5));
     let answer = pop.ask(&ask(Some("1"), 50)).await.outcome.unwrap();
-    assert!(
-        answer
-            .decision()
-            .unwrap()
-            .candidates
-            .iter()
-            .all(|one| one.id != hidden)
-    );
+    assert!(!ids(&answer).contains(&hidden));
 
     // An erased user is forgotten here and there.
     let (status, _, receipt) = origin.http("DELETE", "/v1/users/1", b"").await;

@@ -4,10 +4,7 @@ use crate::{Data, Handle, Options, Step};
 use bytes::Bytes;
 use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream, TransportConfig};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
-use skerry_types::{
-    Ask, Attributes, Event, EventId, EventKind, Hlc, Item, ItemId, Rights, TenantId, Uid, UserId,
-    Value,
-};
+use skerry_types::{Ask, Attributes, Event, Item, ItemId, Rights, Uid, UserId, Value};
 use skerry_wire::codec::Schema;
 use skerry_wire::frame::{
     ALPN, AnswerFrame, AskFrame, Control, Hello, PROTOCOL, PushHeader, PushKind, SERVER_NAME,
@@ -38,25 +35,7 @@ pub fn item(n: usize) -> Item {
     }
 }
 
-pub fn event(id: &str, user: &str, item: &str, at: u64) -> Event {
-    Event {
-        tenant: TenantId::default(),
-        id: EventId::new(id).unwrap(),
-        kind: EventKind::Like,
-        user: Some(UserId::new(user).unwrap()),
-        session: None,
-        item: Some(ItemId::new(item).unwrap()),
-        value: None,
-        at_ms: at,
-        accepted_ms: at,
-        surface: None,
-        request_id: None,
-        positions: vec![],
-        hlc: Hlc::default(),
-        region: "local".into(),
-        pop: "pop".into(),
-    }
-}
+pub use skerry_testkit::like as event;
 
 /// Users like items of one genre, in an order.
 pub fn data(digest: u8, users: usize) -> Data {
@@ -365,19 +344,11 @@ pub fn ask(user: Option<&str>, n: u64) -> AskFrame {
     AskFrame {
         request_id: Uid::v7(u64::from(u32::MAX) * 400, crate::clock::entropy()),
         ask: Ask {
-            tenant: TenantId::default(),
-            route: skerry_types::Route::Recommend,
             user,
-            session: None,
-            surface: skerry_types::Surface::default(),
             n: skerry_types::Count::new(n).unwrap(),
-            context: skerry_types::RequestContext::default(),
-            exclude: vec![],
-            filter: None,
-            fields: vec![],
             budget_ms: 5_000,
-            lowest_rung: None,
             explain: true,
+            ..Ask::default()
         },
         left_ms: 5_000,
         seed: 7,

@@ -26,17 +26,7 @@ impl ParsedAsk {
         let ask = Ask {
             tenant: tenant.clone(),
             route,
-            user: None,
-            session: None,
-            surface: Surface::default(),
-            n: Count::default(),
-            context: RequestContext::default(),
-            exclude: Vec::new(),
-            filter: None,
-            fields: Vec::new(),
-            budget_ms: Budget::DEFAULT_MS,
-            lowest_rung: None,
-            explain: false,
+            ..Ask::default()
         };
         Self { ask, next: None }
     }

@@ -16,12 +16,14 @@
 
 mod answers;
 mod commit;
+mod handle;
 mod keys;
 mod lag;
 mod log;
 
 pub use answers::{Answered, Answers, Explained, InputNote, Kept};
-pub use commit::{Appended, Consumer, Log, Mode, Stored};
+pub use commit::{Appended, Consumer, Mode, Stored};
+pub use handle::Log;
 pub use lag::Lag;
 pub use log::{Reader, Record};
 

@@ -1,26 +1,9 @@
 use super::*;
-use skerry_types::{EventId, EventKind, Hlc, ItemId, UserId};
+use crate::handle::Log;
+use parking_lot::Mutex;
+use skerry_testkit::like as event;
 use std::sync::atomic::{AtomicUsize, Ordering};
-
-fn event(id: &str, user: &str, item: &str, at: Millis) -> Event {
-    Event {
-        tenant: TenantId::default(),
-        id: EventId::new(id).unwrap(),
-        kind: EventKind::Like,
-        user: Some(UserId::new(user).unwrap()),
-        session: None,
-        item: Some(ItemId::new(item).unwrap()),
-        value: None,
-        at_ms: at,
-        accepted_ms: at,
-        surface: None,
-        request_id: None,
-        positions: vec![],
-        hlc: Hlc::default(),
-        region: "r".into(),
-        pop: "p".into(),
-    }
-}
+use std::sync::mpsc::sync_channel;
 
 #[derive(Default)]
 struct Counting {

@@ -33,7 +33,12 @@ enum Command {
         args: Vec<String>,
     },
     /// Build the one binary, the worker inside it.
-    Build,
+    #[command(after_help = "Example:\n  cargo xtask build --features parquet")]
+    Build {
+        /// Optional parts of the binary, by comma: `parquet`.
+        #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+        features: Vec<String>,
+    },
     /// Format check, lints, every test, tidy, and the process-level scenarios.
     Test {
         /// Leave out fuzzing and the dependency checks.
@@ -69,7 +74,9 @@ enum Command {
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Up { args } => product::up(&args),
-        Command::Build => product::build().map(|binary| eprintln!("built {}", binary.display())),
+        Command::Build { features } => {
+            product::build(&features).map(|binary| eprintln!("built {}", binary.display()))
+        }
         Command::Test { quick } => test::run(quick),
         Command::Wasm { verbose } => {
             wasm::build(verbose).map(|path| println!("{}", path.display()))

@@ -11,17 +11,20 @@ use std::process::Command;
 /// dependencies are compiled, are then the same for the binary, the tests and the tools.
 pub const NATIVE: &[&str] = &["--release", "--workspace", "--exclude", "skerry-edge-guest"];
 
-/// Builds the worker and the binary; its path.
-pub fn build() -> anyhow::Result<PathBuf> {
+/// Builds the worker and the binary with these of its features; its path.
+pub fn build(features: &[String]) -> anyhow::Result<PathBuf> {
     let worker = wasm::build(false)?;
     let mut command = cargo(&[&["build"], NATIVE, &["--bin", "skerry"]].concat());
+    for feature in features {
+        command.args(["--features", &format!("skerry/{feature}")]);
+    }
     step("build the binary", command.env("SKERRY_WORKER", &worker))?;
     Ok(target().join("release/skerry"))
 }
 
 /// Builds, then becomes `skerry up`: signals and stdout are its own.
 pub fn up(args: &[String]) -> anyhow::Result<()> {
-    let binary = build()?;
+    let binary = build(&[])?;
     let error = Command::new(&binary).arg("up").args(args).exec();
     Err(error).with_context(|| format!("cannot start {}", binary.display()))
 }

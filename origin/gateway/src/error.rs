@@ -36,7 +36,7 @@ pub enum Error {
     #[error("the data at {path} was not imported: {reason}")]
     Import { path: PathBuf, reason: String },
     #[error(
-        "the data at {path} was not imported: {what} is not built in: build with `cargo build --release -p skerry --features {feature}`, or convert it to .jsonl or .csv"
+        "the data at {path} was not imported: {what} is not built in: build with `cargo xtask build --features {feature}`, or convert it to .jsonl or .csv"
     )]
     NotBuiltIn {
         path: PathBuf,

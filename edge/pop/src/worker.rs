@@ -25,6 +25,7 @@ use wasmtime::{
     Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store, StoreLimitsBuilder,
     UpdateDeadline,
 };
+use xxhash_rust::xxh3::Xxh3;
 
 /// Instances in the process, at most.
 pub const INSTANCES_MAX: usize = 64;
@@ -248,7 +249,8 @@ fn load(engine: &Engine, component: &[u8], cache: &Path) -> Result<Component, Er
         source,
     };
     files::make_private(cache).map_err(state)?;
-    let mut hasher = Fnv(0xcbf2_9ce4_8422_2325);
+    // The same in every process.
+    let mut hasher = Xxh3::new();
     engine.precompile_compatibility_hash().hash(&mut hasher);
     let name = format!(
         "{}-{:016x}",
@@ -301,19 +303,4 @@ fn hex(bytes: &[u8]) -> String {
             let _ = write!(out, "{byte:02x}");
             out
         })
-}
-
-/// FNV-1a: a hash that is the same in every process, for file names.
-struct Fnv(u64);
-
-impl Hasher for Fnv {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
 }

@@ -115,49 +115,34 @@ pub struct Parts {
 
 impl Hub {
     pub fn new(parts: Parts) -> Result<Self, Error> {
-        let Parts {
-            options,
-            clock,
-            state,
-            catalog,
-            users,
-            log,
-            features,
-            ledger,
-            answers,
-            trends,
-            rewards,
-            pops,
-            rewards_changed,
-            news,
-        } = parts;
-        let invalidated = state
+        let invalidated = parts
+            .state
             .get("invalidated")?
             .and_then(|bytes| bytes.try_into().ok())
             .map_or(0, u64::from_be_bytes);
         Ok(Self {
-            artifacts: Artifacts::new(&state),
+            artifacts: Artifacts::new(&parts.state),
             tenant: TenantId::default(),
-            epoch: clock.now(),
-            options,
-            clock,
-            state,
-            catalog,
-            users,
-            log,
-            features,
-            ledger,
-            answers,
-            trends,
-            rewards,
-            pops,
+            epoch: parts.clock.now(),
+            options: parts.options,
+            clock: parts.clock,
+            state: parts.state,
+            catalog: parts.catalog,
+            users: parts.users,
+            log: parts.log,
+            features: parts.features,
+            ledger: parts.ledger,
+            answers: parts.answers,
+            trends: parts.trends,
+            rewards: parts.rewards,
+            pops: parts.pops,
             counters: Counters::default(),
             service: ArcSwapOption::empty(),
             bandits: ArcSwap::default(),
-            news,
+            news: parts.news,
             life: watch::Sender::new(Life::Starting),
             draining: AtomicBool::new(false),
-            rewards_changed,
+            rewards_changed: parts.rewards_changed,
             connected: Mutex::default(),
             invalidations: Mutex::new((invalidated, VecDeque::new())),
             seq: AtomicU64::new(0),

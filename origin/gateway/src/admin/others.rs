@@ -10,7 +10,6 @@ use crate::service::About;
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::json;
-use skerry_origin_events::Lag;
 use skerry_types::{Uid, UserId};
 use skerry_wire::json::{self, FieldError, Problem, codes, format_time};
 
@@ -55,23 +54,6 @@ pub fn metrics(hub: &Hub, query: &str) -> Answer {
         labels: format!("consumer=\"{consumer}\""),
         ..plain(name, help, value)
     };
-    let lag = |consumer_name, lag: &Lag| {
-        consumer(
-            "skerry_origin_consumer_lag_seconds",
-            "From the newest event that a consumer of the log has applied to the newest that arrived.",
-            consumer_name,
-            seconds(lag.ms()),
-        )
-    };
-    let waiting = |consumer_name, lag: &Lag| {
-        consumer(
-            "skerry_origin_consumer_waiting",
-            "Events that wait for a consumer of the log.",
-            consumer_name,
-            lag.waiting() as f64,
-        )
-    };
-    let (contexts, rewards) = (hub.log.lag(), hub.rewards.lag());
     let mut readings = vec![
         info(
             "skerry_worker_info",
@@ -113,11 +95,24 @@ pub fn metrics(hub: &Hub, query: &str) -> Answer {
             "Lag of the consumer of the log that is behind most.",
             seconds(hub.event_lag_ms()),
         ),
-        lag("contexts", contexts),
-        lag("rewards", rewards),
-        waiting("contexts", contexts),
-        waiting("rewards", rewards),
     ];
+    let consumers = [("contexts", hub.log.lag()), ("rewards", hub.rewards.lag())];
+    for (name, lag) in consumers {
+        readings.push(consumer(
+            "skerry_origin_consumer_lag_seconds",
+            "From the newest event that a consumer of the log has applied to the newest that arrived.",
+            name,
+            seconds(lag.ms()),
+        ));
+    }
+    for (name, lag) in consumers {
+        readings.push(consumer(
+            "skerry_origin_consumer_waiting",
+            "Events that wait for a consumer of the log.",
+            name,
+            lag.waiting() as f64,
+        ));
+    }
     if let Some(service) = hub.service.load().as_ref() {
         readings.push(info(
             "skerry_model_info",

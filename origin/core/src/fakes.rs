@@ -1,6 +1,6 @@
 //! A world in memory, written by hand, that fails on cue: items by number, each followed by the next.
 
-use crate::ports::{Arms, CandidateRow, Card, Cards, Model, Place, PortError, World};
+use crate::ports::{Arms, CandidateRow, Card, Cards, Gate, Model, Place, PortError, World};
 use skerry_decide::bandit::{ArmParams, Params, Snapshot};
 use skerry_decide::score::HistoryStep;
 use skerry_types::{
@@ -185,6 +185,10 @@ pub struct FakeCards(Vec<Card>);
 impl Cards for FakeCards {
     fn row(&self, row: u32) -> Option<&Card> {
         self.0.get(row as usize)
+    }
+
+    fn gate(&self, row: u32) -> Option<Gate> {
+        self.row(row).map(Card::gate)
     }
 
     fn at(&self, place: Place) -> Option<&Card> {

@@ -19,4 +19,4 @@ mod reasons;
 mod fakes;
 
 pub use pipeline::{Outcome, Question, answer};
-pub use ports::{Arms, CandidateRow, Card, Cards, Model, Place, PortError, World};
+pub use ports::{Arms, CandidateRow, Card, Cards, Gate, Model, Place, PortError, World};

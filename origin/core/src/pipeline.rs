@@ -1,7 +1,7 @@
 //! One question, from features to reasons. Every step has its time and a fallback: a step that
 //! fails costs quality, says so in the warnings, and never the answer.
 
-use crate::ports::{CandidateRow, Card, Cards, Model, PortError, World};
+use crate::ports::{CandidateRow, Card, Cards, Gate, Model, PortError, World};
 use crate::reasons;
 use skerry_decide::bandit;
 use skerry_decide::filter;
@@ -15,10 +15,13 @@ use std::sync::Arc;
 
 /// Vector neighbours fetched for one question.
 const NEAR_MAX: usize = 200;
-/// Candidates ranked for one question.
-const RANKED_MAX: usize = 300;
-/// Items that one answer may leave out by filter before the whole catalogue is searched instead.
+/// Popular items that an answer without a taste to go by is made from.
 const TRENDING_MAX: usize = 400;
+/// Candidates with the best base scores that the rules see, and with a filter, which may leave few.
+const FOUND_MAX: usize = 300;
+const FOUND_FILTERED_MAX: usize = 1_000;
+/// Of those that the rules leave so many are ranked, or as many as the answer keeps, where that is more.
+const RANKED_MAX: usize = 150;
 
 /// A question as the pipeline takes it.
 #[derive(Debug, Clone, Copy)]
@@ -102,7 +105,7 @@ pub fn answer<W: World>(world: &W, question: &Question<'_>) -> Outcome {
     run.mark(1);
     let ranked = run.rank(model, &profile, rows);
     run.mark(2);
-    let mut kept = run.apply_rules(&cards, &rules, ranked);
+    let mut kept = run.diversify(&cards, &rules, ranked);
     run.mark(3);
     let snapshot = if question.explore {
         run.explore(&cards, &mut kept, &rules)
@@ -137,14 +140,22 @@ struct Rules<'a> {
 
 impl Rules<'_> {
     fn allow(&self, card: &Card) -> bool {
-        (self.own_items || !self.out.has(card.hash))
-            && (card.rights.is_free()
-                || card.rights.allow(self.now, self.ask.context.country, None))
-            && self
-                .ask
-                .filter
-                .as_ref()
-                .is_none_or(|filter| filter::matches(filter, &card.fields))
+        self.allow_at(card.gate(), || Some(card))
+    }
+
+    fn allow_row(&self, cards: &impl Cards, row: u32) -> bool {
+        let gate = cards.gate(row);
+        gate.is_some_and(|gate| self.allow_at(gate, || cards.row(row)))
+    }
+
+    /// Looks at the card only where the gate leaves something open.
+    fn allow_at<'c>(&self, gate: Gate, card: impl Fn() -> Option<&'c Card>) -> bool {
+        let country = self.ask.context.country;
+        let rights = |card: &Card| card.rights.allow(self.now, country, None);
+        let filter = |filter| card().is_some_and(|card| filter::matches(filter, &card.fields));
+        (self.own_items || !self.out.has(gate.hash))
+            && (gate.is_free || card().is_some_and(rights))
+            && self.ask.filter.as_ref().is_none_or(filter)
     }
 }
 
@@ -279,6 +290,7 @@ impl<'a, W: World> Run<'a, W> {
         }
     }
 
+    /// What is ranked: nothing that the rules forbid, since whatever is ranked costs time.
     fn candidates(
         &mut self,
         model: &W::Model,
@@ -286,6 +298,23 @@ impl<'a, W: World> Run<'a, W> {
         profile: &<W::Model as Model>::Profile,
         rules: &Rules<'_>,
     ) -> Vec<CandidateRow> {
+        let (mut rows, mut left) = self.found(model, cards, profile, rules);
+        rows.retain(|row| {
+            let kept = left > 0 && rules.allow_row(cards, row.item);
+            left -= usize::from(kept);
+            kept
+        });
+        rows
+    }
+
+    /// What the sources bring, best base score first, and how much of it is worth ranking.
+    fn found(
+        &mut self,
+        model: &W::Model,
+        cards: &W::Cards<'_>,
+        profile: &<W::Model as Model>::Profile,
+        rules: &Rules<'_>,
+    ) -> (Vec<CandidateRow>, usize) {
         let ask = self.question.ask;
         let tenant = &ask.tenant;
         match &ask.route {
@@ -309,16 +338,15 @@ impl<'a, W: World> Run<'a, W> {
                         .into(),
                     });
                 }
-                rows
+                (rows, items.len())
             }
-            Route::Popular => trending(model, TRENDING_MAX),
+            Route::Popular => (trending(model, TRENDING_MAX), TRENDING_MAX),
             Route::Recommend | Route::Similar { .. } => {
                 let near = match model.query(profile) {
                     None => Vec::new(),
                     Some(query) => {
                         let found = if ask.filter.is_some() {
-                            let allow =
-                                |row: u32| cards.row(row).is_some_and(|card| rules.allow(card));
+                            let allow = |row: u32| rules.allow_row(cards, row);
                             self.world
                                 .near_where(tenant, model, query, NEAR_MAX, &allow)
                         } else {
@@ -330,7 +358,11 @@ impl<'a, W: World> Run<'a, W> {
                         })
                     }
                 };
-                let mut rows = model.candidates(profile, &near, RANKED_MAX);
+                let most = match ask.filter {
+                    Some(_) => FOUND_FILTERED_MAX,
+                    None => FOUND_MAX.max(ask.n.kept()),
+                };
+                let mut rows = model.candidates(profile, &near, most);
                 if near.is_empty() {
                     let known: std::collections::HashSet<u32> =
                         rows.iter().map(|row| row.item).collect();
@@ -345,7 +377,12 @@ impl<'a, W: World> Run<'a, W> {
                     None,
                     format!("{} near, {} in all", near.len(), rows.len()),
                 );
-                rows
+                // Without neighbours the order of the sources says little: all of it is ranked.
+                let ranked = match near.len() {
+                    0 => rows.len(),
+                    _ => RANKED_MAX.max(ask.n.kept()),
+                };
+                (rows, ranked)
             }
         }
     }
@@ -382,8 +419,8 @@ impl<'a, W: World> Run<'a, W> {
         ranked
     }
 
-    /// Seen, excluded, filter and rights take items out; diversity reorders what is left.
-    fn apply_rules<'c>(
+    /// The best of the ranked, reordered so that one genre does not fill the list.
+    fn diversify<'c>(
         &mut self,
         cards: &'c W::Cards<'_>,
         rules: &Rules<'_>,
@@ -395,26 +432,17 @@ impl<'a, W: World> Run<'a, W> {
         } else {
             ask.n.kept()
         };
-        let mut kept: Vec<Kept<'c>> = Vec::with_capacity(want);
-        for (row, score) in ranked {
-            if kept.len() == want {
-                break;
-            }
-            let Some(card) = cards.row(row.item) else {
-                continue;
-            };
-            if rules.allow(card) {
-                let score = 1.0 / (1.0 + (-score).exp());
-                kept.push(Kept {
-                    card,
-                    row: Some(row.item),
-                    score,
-                    source: row.source,
-                    propensity: 1.0,
-                    because: row.because,
-                });
-            }
-        }
+        let kept = ranked.into_iter().take(want).filter_map(|(row, score)| {
+            Some(Kept {
+                card: cards.row(row.item)?,
+                row: Some(row.item),
+                score: 1.0 / (1.0 + (-score).exp()),
+                source: row.source,
+                propensity: 1.0,
+                because: row.because,
+            })
+        });
+        let kept: Vec<Kept<'c>> = kept.collect();
         if rules.own_items {
             return kept;
         }

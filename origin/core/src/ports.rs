@@ -72,6 +72,8 @@ pub trait World: Send + Sync {
 pub trait Cards {
     /// By the model's row.
     fn row(&self, row: u32) -> Option<&Card>;
+    /// What the rules look at first, by the model's row: most candidates need no more.
+    fn gate(&self, row: u32) -> Option<Gate>;
     /// By place.
     fn at(&self, place: Place) -> Option<&Card>;
     fn of(&self, id: &ItemId) -> Option<&Card>;
@@ -80,6 +82,14 @@ pub trait Cards {
 /// Where an item is in the catalogue: the same for the life of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Place(pub u32);
+
+/// The part of a card that decides about most candidates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gate {
+    pub hash: ItemHash,
+    /// Nothing in the item's rights keeps it from anyone.
+    pub is_free: bool,
+}
 
 /// What to explore, with the place of each arm.
 #[derive(Debug, Clone, PartialEq)]
@@ -115,6 +125,14 @@ impl Card {
             genre: rules::first_genre(&fields).map(Arc::from),
             fields,
             rights: item.rights.clone(),
+        }
+    }
+
+    #[must_use]
+    pub fn gate(&self) -> Gate {
+        Gate {
+            hash: self.hash,
+            is_free: self.rights.is_free(),
         }
     }
 }

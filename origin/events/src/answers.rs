@@ -1,16 +1,17 @@
 //! What was answered and what was shown, for explanations: kept for a day, bounded in bytes, never
-//! worth a sync or a wait. Records go to the end of a segment file as they went over the wire; the
-//! index is in memory and rebuilt from the segments' heads at start. A torn tail is ignored.
+//! worth a sync or a wait. Records go to the end of a segment file, questions as they came over the
+//! wire, decisions without the metadata of their items, which the catalogue has; the index is in memory and rebuilt from the segments' heads at start. A torn tail is ignored.
 
 use crate::Error;
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
-use skerry_types::{Millis, TenantId, Uid};
+use skerry_types::{Decision, Millis, TenantId, Uid};
+use skerry_wire::CodecError;
 use skerry_wire::codec::{decode_as, encode_as};
-use skerry_wire::frame::{AnswerFrame, AskFrame};
-use skerry_wire::value::Exposure;
-use skerry_wire::value::exposure;
+use skerry_wire::frame::{AskFrame, Stage};
+use skerry_wire::packed::BareDecision;
 use skerry_wire::value::schema::ANSWERED;
+use skerry_wire::value::{Exposure, StoredDecision, exposure};
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom, Write};
@@ -52,7 +53,10 @@ pub struct InputNote {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Answered {
     pub ask: AskFrame,
-    pub answer: AnswerFrame,
+    /// Without metadata.
+    pub decision: Decision,
+    /// Time of each step, in microseconds.
+    pub stages: Vec<(Stage, u32)>,
     pub inputs: Vec<InputNote>,
     pub at_ms: Millis,
 }
@@ -64,15 +68,36 @@ pub struct Explained {
     pub exposure: Option<Exposure>,
 }
 
-/// An answer to keep: `ask` and `answer` are encoded frames, without their length.
+/// An answer to keep.
 #[derive(Debug)]
 pub struct Kept {
-    pub request: Uid,
-    pub decision: Uid,
-    pub at_ms: Millis,
-    pub ask: bytes::Bytes,
-    pub answer: bytes::Bytes,
-    pub inputs: Vec<InputNote>,
+    request: Uid,
+    decision: Uid,
+    at_ms: Millis,
+    /// An encoded [`AskFrame`].
+    ask: bytes::Bytes,
+    /// A decision without metadata, its stages and its inputs, encoded.
+    made: Vec<u8>,
+}
+
+impl Kept {
+    /// Of a question's frame, as it came, and what was made of it.
+    pub fn new(
+        request: Uid,
+        ask: bytes::Bytes,
+        decision: &Decision,
+        stages: &[(Stage, u32)],
+        inputs: &[InputNote],
+        at_ms: Millis,
+    ) -> Result<Self, CodecError> {
+        Ok(Self {
+            request,
+            decision: decision.id,
+            at_ms,
+            ask,
+            made: encode_as(ANSWERED, &(BareDecision(decision), stages, inputs))?,
+        })
+    }
 }
 
 enum Record {
@@ -254,28 +279,25 @@ impl Answers {
     }
 }
 
-/// Time, question and answer as they came (each behind its length), then the inputs: keeping an
-/// answer costs a copy, not an encoding.
+/// Time, question (behind its length), and what was made of it.
 fn write_answer(kept: &Kept) -> Option<Vec<u8>> {
-    let inputs = encode_as(ANSWERED, &kept.inputs).ok()?;
-    let mut body = Vec::with_capacity(16 + kept.ask.len() + kept.answer.len() + inputs.len());
+    let mut body = Vec::with_capacity(12 + kept.ask.len() + kept.made.len());
     body.extend_from_slice(&kept.at_ms.to_le_bytes());
-    for part in [&kept.ask, &kept.answer] {
-        body.extend_from_slice(&u32::try_from(part.len()).ok()?.to_le_bytes());
-        body.extend_from_slice(part);
-    }
-    body.extend_from_slice(&inputs);
+    body.extend_from_slice(&u32::try_from(kept.ask.len()).ok()?.to_le_bytes());
+    body.extend_from_slice(&kept.ask);
+    body.extend_from_slice(&kept.made);
     Some(body)
 }
 
 fn read_answer(bytes: &[u8]) -> Option<Answered> {
     let (at, rest) = bytes.split_first_chunk::<8>()?;
-    let (ask, rest) = part(rest)?;
-    let (answer, inputs) = part(rest)?;
+    let (ask, made) = part(rest)?;
+    let (StoredDecision { decision }, stages, inputs) = decode_as(ANSWERED, made).ok()?;
     Some(Answered {
         ask: skerry_wire::decode(ask).ok()?,
-        answer: skerry_wire::decode(answer).ok()?,
-        inputs: decode_as(ANSWERED, inputs).ok()?,
+        decision,
+        stages,
+        inputs,
         at_ms: Millis::from_le_bytes(*at),
     })
 }

@@ -69,30 +69,30 @@ pub fn serve(hub: &Hub, bytes: &Bytes, pop: &str, arrived: Tick) -> Result<Bytes
     if let Some(user) = &frame.ask.user {
         hub.pops.served(pop, user, now);
     }
-    let decision_id = decision.id;
-    let stages = STAGES.into_iter().zip(stages_us).collect();
-    let newest_ms = context.as_ref().map_or(0, |context| context.as_of_ms);
-    let answer = Answer {
-        decision: encode_large(&StoredDecision { decision }, DECISION_BYTES)?,
-        newest_ms,
-        context: news(context.as_deref(), frame.known_context)?,
-    };
-    let encoded = encode(hub, Ok(answer), stages)?;
+    let stages: Vec<(Stage, u32)> = STAGES.into_iter().zip(stages_us).collect();
     let inputs = inputs.into_iter().map(|input| InputNote {
         name: input.name.into(),
         status: input.status.as_str().into(),
         as_of: input.as_of,
         detail: input.detail.into(),
     });
-    hub.answers.answered(Kept {
-        request: frame.request_id,
-        decision: decision_id,
-        at_ms: now,
-        ask: bytes.clone(),
-        answer: encoded.clone(),
-        inputs: inputs.collect(),
-    });
-    Ok(encoded)
+    let inputs: Vec<InputNote> = inputs.collect();
+    let request = frame.request_id;
+    hub.answers.answered(Kept::new(
+        request,
+        bytes.clone(),
+        &decision,
+        &stages,
+        &inputs,
+        now,
+    )?);
+    let newest_ms = context.as_ref().map_or(0, |context| context.as_of_ms);
+    let answer = Answer {
+        decision: encode_large(&StoredDecision { decision }, DECISION_BYTES)?,
+        newest_ms,
+        context: news(context.as_deref(), frame.known_context)?,
+    };
+    encode(hub, Ok(answer), stages)
 }
 
 /// The context, where the PoP has another one or none.

@@ -9,7 +9,7 @@ use crate::state::State;
 use arc_swap::ArcSwap;
 use fjall::{Database, Keyspace, PersistMode};
 use parking_lot::{Mutex, RwLock};
-use skerry_origin_core::{Card, Place};
+use skerry_origin_core::{Card, Gate, Place};
 use skerry_types::ids::IdMap;
 use skerry_types::{Attributes, Item, ItemHash, ItemId, Rights, TenantId};
 use skerry_wire::codec::{decode_as, encode_as};
@@ -45,12 +45,23 @@ const CHUNK: usize = 512;
 
 /// All cards by place: a snapshot that questions read without a lock. A change copies one chunk.
 #[derive(Debug, Clone, Default)]
-pub struct Table(Vec<Arc<Vec<Option<Arc<Card>>>>>);
+pub struct Table(Vec<Arc<Vec<Slot>>>);
+
+/// A card with its gate beside it, so that the rules follow no pointer for most candidates.
+type Slot = Option<(Gate, Arc<Card>)>;
 
 impl Table {
     pub fn at(&self, place: Place) -> Option<&Card> {
+        self.slot(place).map(|(_, card)| &**card)
+    }
+
+    pub fn gate(&self, place: Place) -> Option<Gate> {
+        self.slot(place).map(|(gate, _)| *gate)
+    }
+
+    fn slot(&self, place: Place) -> Option<&(Gate, Arc<Card>)> {
         let place = place.0 as usize;
-        self.0.get(place / CHUNK)?.get(place % CHUNK)?.as_deref()
+        self.0.get(place / CHUNK)?.get(place % CHUNK)?.as_ref()
     }
 
     fn set(&mut self, place: Place, card: Option<Arc<Card>>) {
@@ -60,7 +71,7 @@ impl Table {
         }
         let chunk = self.0.get_mut(place / CHUNK).map(Arc::make_mut);
         if let Some(slot) = chunk.and_then(|chunk| chunk.get_mut(place % CHUNK)) {
-            *slot = card;
+            *slot = card.map(|card| (card.gate(), card));
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::{Error, Options};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
 use skerry_origin_bandit::Ledger;
-use skerry_origin_core::{Arms, Card, Cards, Place, PortError, World};
+use skerry_origin_core::{Arms, Card, Cards, Gate, Place, PortError, World};
 use skerry_origin_events::{Answers, Log};
 use skerry_origin_features::Store;
 use skerry_types::{ItemId, Millis, Surface, TenantId, Tick, Uid, UserContext, UserId};
@@ -259,6 +259,10 @@ pub struct Now<'a> {
 impl Cards for Now<'_> {
     fn row(&self, row: u32) -> Option<&Card> {
         self.at(self.model.place(row)?)
+    }
+
+    fn gate(&self, row: u32) -> Option<Gate> {
+        self.table.gate(self.model.place(row)?)
     }
 
     fn at(&self, place: Place) -> Option<&Card> {

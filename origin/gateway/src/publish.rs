@@ -109,7 +109,7 @@ fn popular(hub: &Hub, service: &Service, always: Always) -> Result<(), Error> {
             .iter()
             .filter_map(|(row, _)| Some((service.model.id(*row)?.clone(), trend(*row))))
             .collect(),
-        trend: &|item| service.model.index_of(item.as_str()).map_or(0.0, trend),
+        trend: &|item| service.model.index_of(item).map_or(0.0, trend),
     };
     let exists = |item: &ItemId| hub.catalog.card(item).is_some();
     let lists = hub.trends.lists(&base, POPULAR_MAX, exists);
@@ -210,7 +210,7 @@ pub fn bandit(hub: &Hub, service: &Service) -> Result<(), Error> {
 fn arms(hub: &Hub, service: &Service) -> Vec<ItemId> {
     let cold = hub.catalog.all();
     let cold = cold.iter().filter(|entry| {
-        !entry.item.rights.hidden && service.model.index_of(entry.item.id.as_str()).is_none()
+        !entry.item.rights.hidden && service.model.index_of(&entry.item.id).is_none()
     });
     let mut arms: Vec<ItemId> = cold
         .map(|entry| entry.item.id.clone())

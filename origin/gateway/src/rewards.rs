@@ -166,7 +166,7 @@ fn shown(answers: &Answers, event: &Event, request: Uid) -> Option<Shown> {
         });
     }
     let answered = explained.answered?;
-    let decision = answered.answer.outcome.ok()?.decision().ok()?;
+    let decision = answered.decision;
     let count = answered.ask.ask.n.get();
     let items = decision
         .candidates

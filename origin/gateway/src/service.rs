@@ -87,7 +87,7 @@ impl skerry_origin_core::Model for Service {
     }
 
     fn row(&self, id: &ItemId) -> Option<u32> {
-        self.model.index_of(id.as_str())
+        self.model.index_of(id)
     }
 
     fn id(&self, row: u32) -> Option<&ItemId> {

@@ -9,7 +9,7 @@ use skerry_decide::score::{
     Blend, DIM, EdgePool, FOLLOWERS_MAX, FoldIn, PoolRow, ROWS_MAX, Vector, dot,
 };
 use skerry_origin_core::CandidateRow;
-use skerry_types::ids::IdMap;
+use skerry_types::ids::ItemHashMap;
 use skerry_types::{ItemId, Source};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -101,7 +101,7 @@ impl Row for u32 {
 pub struct Model {
     pub(crate) parts: Parts,
     version: Arc<str>,
-    rows: IdMap<u32>,
+    rows: ItemHashMap<u32>,
     pub(crate) inverse_norms: Vec<f32>,
     pub(crate) mean: Vector,
     pub(crate) covariance: Box<[Vector; DIM]>,
@@ -115,7 +115,7 @@ impl Model {
     #[expect(clippy::cast_possible_truncation, reason = "checked: rows fit 32 bits")]
     pub fn new(parts: Parts) -> Result<Self, ModelError> {
         artifact::check(&parts)?;
-        let rows: IdMap<u32> = parts.ids.iter().cloned().zip(0u32..).collect();
+        let rows: ItemHashMap<u32> = parts.ids.iter().map(ItemId::hash).zip(0u32..).collect();
         if rows.len() != parts.ids.len() {
             return Err(ModelError::Part { part: "ids" });
         }
@@ -146,8 +146,8 @@ impl Model {
     }
 
     #[must_use]
-    pub fn index_of(&self, id: &str) -> Option<u32> {
-        self.rows.get(id).copied()
+    pub fn index_of(&self, id: &ItemId) -> Option<u32> {
+        self.rows.get(&id.hash()).copied()
     }
 
     #[must_use]

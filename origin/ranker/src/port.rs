@@ -15,7 +15,7 @@ impl skerry_origin_core::Model for Model {
     }
 
     fn row(&self, id: &ItemId) -> Option<u32> {
-        self.index_of(id.as_str())
+        self.index_of(id)
     }
 
     fn id(&self, row: u32) -> Option<&ItemId> {

@@ -389,7 +389,7 @@ proptest! {
         prop_assert_eq!(&*back.version(), "ranker@7");
         prop_assert_eq!(back.hash(), model.hash());
         for item in 0..items {
-            prop_assert_eq!(back.id(item).and_then(|id| back.index_of(id.as_str())), Some(item));
+            prop_assert_eq!(back.id(item).and_then(|id| back.index_of(id)), Some(item));
         }
     }
 

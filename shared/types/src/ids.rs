@@ -3,6 +3,7 @@
 
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -71,15 +72,12 @@ impl<T> Visitor<'_> for Checked<T> {
     }
 }
 
-macro_rules! text_id {
-    ($(#[$doc:meta])* $name:ident, $check:path) => {
-        $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub struct $name(Arc<str>);
-
+/// What every text id does, from its `new` and `as_str`.
+macro_rules! text_impls {
+    ($name:ident) => {
         impl Serialize for $name {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.serialize_str(&self.0)
+                serializer.serialize_str(self.as_str())
             }
         }
 
@@ -88,6 +86,46 @@ macro_rules! text_id {
                 deserializer.deserialize_str(Checked(Self::new))
             }
         }
+
+        impl TryFrom<String> for $name {
+            type Error = IdError;
+            fn try_from(text: String) -> Result<Self, IdError> {
+                Self::new(&text)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> Self {
+                id.as_str().to_owned()
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = IdError;
+            fn from_str(text: &str) -> Result<Self, IdError> {
+                Self::new(text)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}({:?})", stringify!($name), self.as_str())
+            }
+        }
+    };
+}
+
+macro_rules! text_id {
+    ($(#[$doc:meta])* $name:ident, $check:path) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// Checks `text` and takes it as an id.
@@ -102,44 +140,13 @@ macro_rules! text_id {
             }
         }
 
-        impl TryFrom<String> for $name {
-            type Error = IdError;
-            fn try_from(text: String) -> Result<Self, IdError> {
-                $check(&text)?;
-                Ok(Self(Arc::from(text)))
-            }
-        }
-
-        impl From<$name> for String {
-            fn from(id: $name) -> Self {
-                id.0.as_ref().to_owned()
-            }
-        }
-
-        impl std::str::FromStr for $name {
-            type Err = IdError;
-            fn from_str(text: &str) -> Result<Self, IdError> {
-                Self::new(text)
-            }
-        }
-
         impl std::borrow::Borrow<str> for $name {
             fn borrow(&self) -> &str {
                 &self.0
             }
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
-            }
-        }
-
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{}({:?})", stringify!($name), &*self.0)
-            }
-        }
+        text_impls!($name);
     };
 }
 
@@ -165,10 +172,6 @@ text_id!(
     SessionId, check_text
 );
 text_id!(
-    /// An item of the catalogue.
-    ItemId, check_text
-);
-text_id!(
     /// The idempotency key of an event.
     EventId, check_text
 );
@@ -189,41 +192,89 @@ impl Default for Surface {
     }
 }
 
-/// xxh3-64 of an item id: what seen sets and masks hold. Used within one tenant only.
+/// xxh3-64 of an item id: what seen sets, masks and models hold. Used within one tenant only, where
+/// two items with one hash are one item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ItemHash(pub u64);
 
+/// An item of the catalogue. Its hash comes along: an answer looks some hundred items up by it.
+#[derive(Clone)]
+pub struct ItemId {
+    text: Arc<str>,
+    hash: ItemHash,
+}
+
 impl ItemId {
+    /// Checks `text` and takes it as an id.
+    pub fn new(text: &str) -> Result<Self, IdError> {
+        check_text(text)?;
+        Ok(Self {
+            text: Arc::from(text),
+            hash: ItemHash(xxh3_64(text.as_bytes())),
+        })
+    }
+
     #[must_use]
-    pub fn hash(&self) -> ItemHash {
-        ItemHash(xxh3_64(self.0.as_bytes()))
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    #[must_use]
+    pub const fn hash(&self) -> ItemHash {
+        self.hash
     }
 }
 
-/// A map by item id.
-pub type IdMap<V> = HashMap<ItemId, V, BuildHasherDefault<IdHasher>>;
+text_impls!(ItemId);
 
-/// FNV-1a: an answer looks some hundred short ids up, and operators do not attack their own
-/// catalogue.
-#[derive(Debug, Clone)]
-pub struct IdHasher(u64);
-
-impl Default for IdHasher {
-    fn default() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
+impl PartialEq for ItemId {
+    fn eq(&self, other: &Self) -> bool {
+        self.hash == other.hash && self.text == other.text
     }
 }
 
-impl Hasher for IdHasher {
+impl Eq for ItemId {}
+
+impl std::hash::Hash for ItemId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.hash.hash(state);
+    }
+}
+
+impl PartialOrd for ItemId {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// By text.
+impl Ord for ItemId {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.text.cmp(&other.text)
+    }
+}
+
+/// Maps by item id, and by an id's hash alone.
+pub type IdMap<V> = HashMap<ItemId, V, BuildHasherDefault<KeptHasher>>;
+pub type ItemHashMap<V> = HashMap<ItemHash, V, BuildHasherDefault<KeptHasher>>;
+
+/// Takes the hash that an id has as it is: operators do not attack their own catalogue.
+#[derive(Debug, Clone, Default)]
+pub struct KeptHasher(u64);
+
+impl Hasher for KeptHasher {
     fn finish(&self) -> u64 {
-        // The table takes its bits from both ends.
-        self.0 ^ self.0 >> 32
+        self.0
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
+        self.0 = bytes.iter().fold(self.0, |hash, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
     }
 }
 

@@ -16,7 +16,7 @@
 pub mod codec;
 pub mod frame;
 pub mod json;
-mod packed;
+pub mod packed;
 pub mod value;
 
 pub use codec::{CodecError, decode, encode};

@@ -69,42 +69,59 @@ struct Row<Id> {
 
 impl Serialize for StoredDecision {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let decision = &self.decision;
-        let bytes = decision.candidates.iter();
-        let bytes = bytes.map(|one| one.fields.as_bytes().len()).sum();
-        let mut packed = PackedRef {
-            id: decision.id,
-            rung: decision.rung,
-            cause: decision.cause,
-            made_ms: decision.made_ms,
-            as_of_ms: decision.as_of_ms,
-            model: &decision.model,
-            region: &decision.region,
-            seed: decision.seed,
-            snapshot: decision.snapshot,
-            warnings: &decision.warnings,
-            items: Vec::new(),
-            details: Vec::new(),
-            rows: Vec::with_capacity(decision.candidates.len()),
-            metadata: Vec::with_capacity(bytes),
-        };
-        for one in &decision.candidates {
-            let reason = &one.reason;
-            let metadata = one.fields.as_bytes();
-            packed.metadata.extend_from_slice(metadata);
-            packed.rows.push(Row {
-                id: &one.id,
-                score: one.score,
-                source: one.source,
-                propensity: one.propensity,
-                reason: reason.kind,
-                item: place(&mut packed.items, reason.item.as_ref()),
-                detail: place(&mut packed.details, reason.detail.as_deref()),
-                metadata_bytes: u32::try_from(metadata.len()).unwrap_or(u32::MAX),
-            });
-        }
-        packed.serialize(serializer)
+        pack(&self.decision, Metadata::as_bytes).serialize(serializer)
     }
+}
+
+/// A decision without the metadata of its items, which is most of its bytes: read back as a
+/// [`StoredDecision`].
+#[derive(Debug, Clone, Copy)]
+pub struct BareDecision<'a>(pub &'a Decision);
+
+impl Serialize for BareDecision<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        pack(self.0, |_| &[]).serialize(serializer)
+    }
+}
+
+fn pack<'a>(
+    decision: &'a Decision,
+    metadata_of: impl Fn(&'a Metadata) -> &'a [u8],
+) -> PackedRef<'a> {
+    let bytes = decision.candidates.iter();
+    let bytes = bytes.map(|one| metadata_of(&one.fields).len()).sum();
+    let mut packed = PackedRef {
+        id: decision.id,
+        rung: decision.rung,
+        cause: decision.cause,
+        made_ms: decision.made_ms,
+        as_of_ms: decision.as_of_ms,
+        model: &decision.model,
+        region: &decision.region,
+        seed: decision.seed,
+        snapshot: decision.snapshot,
+        warnings: &decision.warnings,
+        items: Vec::new(),
+        details: Vec::new(),
+        rows: Vec::with_capacity(decision.candidates.len()),
+        metadata: Vec::with_capacity(bytes),
+    };
+    for one in &decision.candidates {
+        let reason = &one.reason;
+        let metadata = metadata_of(&one.fields);
+        packed.metadata.extend_from_slice(metadata);
+        packed.rows.push(Row {
+            id: &one.id,
+            score: one.score,
+            source: one.source,
+            propensity: one.propensity,
+            reason: reason.kind,
+            item: place(&mut packed.items, reason.item.as_ref()),
+            detail: place(&mut packed.details, reason.detail.as_deref()),
+            metadata_bytes: u32::try_from(metadata.len()).unwrap_or(u32::MAX),
+        });
+    }
+    packed
 }
 
 /// Where a value is in a list; at its end where it is new. A list that is full takes no more: such a

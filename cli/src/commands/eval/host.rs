@@ -219,7 +219,12 @@ impl Host for Platform<'_> {
 
     async fn rows(&self, ids: &[&str]) -> Vec<u32> {
         ids.iter()
-            .map(|id| self.held.places.get(*id).copied().unwrap_or(NO_ROW))
+            .map(|id| {
+                let place = ItemId::new(id)
+                    .ok()
+                    .and_then(|id| self.held.places.get(&id));
+                place.copied().unwrap_or(NO_ROW)
+            })
             .collect()
     }
 

@@ -1,7 +1,7 @@
 //! The origin's side of an evaluation: one model, the catalogue, and the context of the one user
 //! who is asked for.
 
-use skerry_origin_core::{Arms, Card, Cards, Model as _, Place, PortError, World};
+use skerry_origin_core::{Arms, Card, Cards, Gate, Model as _, Place, PortError, World};
 use skerry_origin_ranker::Model;
 use skerry_types::{Item, ItemId, Surface, TenantId, Tick, UserContext};
 use std::collections::HashMap;
@@ -46,6 +46,10 @@ pub struct EvalCards<'a>(&'a EvalWorld);
 impl Cards for EvalCards<'_> {
     fn row(&self, row: u32) -> Option<&Card> {
         self.0.card_of(row).map(|card| &**card)
+    }
+
+    fn gate(&self, row: u32) -> Option<Gate> {
+        self.row(row).map(Card::gate)
     }
 
     fn at(&self, _: Place) -> Option<&Card> {

@@ -1,7 +1,8 @@
 use super::*;
-use skerry_types::{Ask, Rung, Surface};
-use skerry_wire::frame::{Refusal, RefusalCode, RegionState};
-use skerry_wire::value::Shown;
+use skerry_types::{
+    Ask, Attributes, Candidate, ItemId, Metadata, Reason, ReasonKind, Rung, Source, Surface, Value,
+};
+use skerry_wire::value::{Shown, metadata};
 
 const DAY_MS: Millis = 24 * 3600 * 1000;
 
@@ -17,31 +18,39 @@ fn kept(request: u128, at_ms: Millis, padding: usize) -> Kept {
         pending: vec![],
         known_context: 0,
     };
-    let state = RegionState::default();
-    let detail = "x".repeat(padding).into();
-    let refusal = Refusal {
-        code: RefusalCode::Bad,
-        detail,
-        retry_after_ms: 0,
-    };
-    let answer = AnswerFrame {
-        outcome: Err(refusal),
-        state,
-        stages: vec![],
-    };
-    Kept {
-        request: Uid(request),
-        decision: Uid(request + 1_000_000),
-        at_ms,
-        ask: skerry_wire::encode(&ask).unwrap().into(),
-        answer: skerry_wire::encode(&answer).unwrap().into(),
-        inputs: vec![InputNote {
-            name: "features".into(),
-            status: "PRESENT".into(),
-            as_of: Some(3),
-            detail: "".into(),
+    let title = Attributes::from([("title".into(), Value::text("Heat"))]);
+    let decision = Decision {
+        id: Uid(request + 1_000_000),
+        rung: Rung::Full,
+        cause: None,
+        made_ms: at_ms,
+        as_of_ms: at_ms,
+        model: "ranker@1".into(),
+        region: "r".into(),
+        seed: 7,
+        snapshot: 0,
+        candidates: vec![Candidate {
+            id: ItemId::new("6").unwrap(),
+            score: 0.5,
+            source: Source::Vector,
+            propensity: 1.0,
+            reason: Reason {
+                kind: ReasonKind::Popular,
+                item: None,
+                detail: None,
+            },
+            fields: metadata::of(&title),
         }],
-    }
+        warnings: vec![],
+    };
+    let inputs = [InputNote {
+        name: "features".into(),
+        status: "PRESENT".into(),
+        as_of: Some(3),
+        detail: "x".repeat(padding).into(),
+    }];
+    let bytes = skerry_wire::encode(&ask).unwrap().into();
+    Kept::new(Uid(request), bytes, &decision, &[], &inputs, at_ms).unwrap()
 }
 
 fn exposure(request: u128, decision: u128) -> Exposure {
@@ -94,6 +103,15 @@ fn a_request_is_explained_by_its_own_answer_or_the_one_it_was_made_from() {
                 &*direct.inputs[0].status
             ),
             (10, Uid(1), "PRESENT")
+        );
+        let [candidate] = &direct.decision.candidates[..] else {
+            panic!("{:?}", direct.decision);
+        };
+        assert_eq!((candidate.id.as_str(), candidate.score), ("6", 0.5));
+        assert_eq!(
+            candidate.fields,
+            Metadata::default(),
+            "the catalogue has the metadata"
         );
         until(&answers, 2);
     }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use skerry_origin_events::{Answered, Explained};
 use skerry_types::{Decision, Source, Uid};
 use skerry_wire::json::{Problem, format_time};
-use skerry_wire::value::{Exposure, metadata};
+use skerry_wire::value::Exposure;
 
 pub fn request(hub: &Hub, id: Uid, query: &str) -> Answer {
     no_query(query)?;
@@ -43,7 +43,7 @@ pub fn request(hub: &Hub, id: Uid, query: &str) -> Answer {
         "request_id": id.to_string(),
         "subject": subject,
         "shown": exposure.as_ref().map(shown),
-        "decision": answered.as_ref().map(|answered| decided(answered, now)),
+        "decision": answered.as_ref().map(|answered| decided(hub, answered, now)),
         "rungs": rungs(exposure.as_ref(), answered.as_ref()),
     });
     Ok(Reply::json(body.to_string().into_bytes()))
@@ -67,7 +67,7 @@ fn shown(exposure: &Exposure) -> Value {
 }
 
 /// What this origin decided.
-fn decided(answered: &Answered, now: u64) -> Value {
+fn decided(hub: &Hub, answered: &Answered, now: u64) -> Value {
     let ask = &answered.ask.ask;
     let question = json!({
         "route": ask.route.as_str(), "surface": ask.surface.as_str(), "n": ask.n.get(),
@@ -82,29 +82,23 @@ fn decided(answered: &Answered, now: u64) -> Value {
         })
     });
     let stages: serde_json::Map<String, Value> = answered
-        .answer
         .stages
         .iter()
         .map(|(stage, us)| (stage.as_str().to_owned(), json!(us)))
         .collect();
-    let outcome = match &answered.answer.outcome {
-        Ok(answer) => match answer.decision() {
-            Ok(decided) => decision(&decided),
-            Err(error) => json!({"unreadable": error.to_string()}),
-        },
-        Err(refusal) => json!({"refused": refusal.detail}),
-    };
     json!({
         "at": format_time(answered.at_ms), "age_ms": now.saturating_sub(answered.at_ms), "question": question,
-        "features": features.collect::<Vec<_>>(), "stages_us": stages, "outcome": outcome,
+        "features": features.collect::<Vec<_>>(), "stages_us": stages,
+        "outcome": decision(hub, &answered.decision),
     })
 }
 
-fn decision(decision: &Decision) -> Value {
+/// With titles as the catalogue has them now.
+fn decision(hub: &Hub, decision: &Decision) -> Value {
     let candidates = decision.candidates.iter().enumerate().map(|(at, one)| {
-        let fields = metadata::read(&one.fields).unwrap_or_default();
+        let card = hub.catalog.card(&one.id);
         json!({
-            "slot": at, "id": one.id.as_str(), "title": fields.get("title").and_then(|title| title.as_str()),
+            "slot": at, "id": one.id.as_str(), "title": card.map(|card| card.title.to_string()),
             "score": one.score, "source": one.source.as_str(), "propensity": one.propensity,
             "reason": {
                 "kind": one.reason.kind.as_str(), "detail": one.reason.detail.as_deref(),
@@ -132,9 +126,9 @@ fn decision(decision: &Decision) -> Value {
 /// The rungs that were tried for the answer, best first.
 fn rungs(exposure: Option<&Exposure>, answered: Option<&Answered>) -> Vec<Value> {
     let mut rungs = Vec::new();
-    if let Some(Ok(answer)) = answered.map(|answered| &answered.answer.outcome) {
-        let rung = answer.decision().map(|decision| decision.rung.as_str());
-        rungs.push(json!({"rung": rung.ok(), "where": "origin", "cause": null}));
+    if let Some(answered) = answered {
+        let rung = answered.decision.rung.as_str();
+        rungs.push(json!({"rung": rung, "where": "origin", "cause": null}));
     }
     if let Some(exposure) = exposure {
         let shown = &exposure.shown;

@@ -304,7 +304,10 @@ async fn question(
         // Ended before it began, or cancelled.
         Err(FrameError::End | FrameError::Lost(_)) => return,
         Err(error) => Err(error),
-        Ok(bytes) => asks::serve(&hub, &bytes, &pop, arrived).map_err(FrameError::from),
+        Ok(bytes) => {
+            frames.see_end().await;
+            asks::serve(&hub, &bytes, &pop, arrived).map_err(FrameError::from)
+        }
     };
     match answered {
         Ok(bytes) => {

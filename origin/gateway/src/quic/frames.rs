@@ -124,6 +124,16 @@ impl Frames {
         }
     }
 
+    /// Takes the stream's end in where it came with the last frame, as it does: a stream that is
+    /// dropped before its end was seen sends the peer a datagram to say so.
+    pub async fn see_end(&mut self) {
+        tokio::select! {
+            biased;
+            _ = self.stream.read_chunk(1, true) => {}
+            () = std::future::ready(()) => {}
+        }
+    }
+
     pub fn stop(&mut self, code: quinn::VarInt) {
         // Closed already is as good.
         let _ = self.stream.stop(code);

@@ -9,7 +9,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chacha20poly1305::aead::{Aead, KeyInit};
 use chacha20poly1305::{ChaCha20Poly1305, Key, Nonce};
-use sha2::{Digest, Sha256};
 use skerry_decide::reason;
 use skerry_types::{Candidate, ItemId, ItemRef, Metadata, Millis, Reason};
 use skerry_wire::json::{Problem, codes};
@@ -23,11 +22,9 @@ const NONCE_BYTES: usize = 12;
 #[must_use]
 pub fn seal(key: &[u8; 32], page: &NextPage, entropy: u128) -> Option<String> {
     let plain = skerry_wire::encode(page).ok()?;
-    let digest = Sha256::new()
-        .chain_update(b"next")
-        .chain_update(entropy.to_le_bytes())
-        .finalize();
-    let nonce = digest.get(..NONCE_BYTES)?;
+    // Random, so that no two are alike; it need not be a secret.
+    let entropy = entropy.to_le_bytes();
+    let nonce = entropy.get(..NONCE_BYTES)?;
     let cipher = ChaCha20Poly1305::new(Key::from_slice(key));
     let boxed = cipher
         .encrypt(Nonce::from_slice(nonce), plain.as_slice())

@@ -13,8 +13,8 @@ use skerry_types::{
 };
 use std::sync::Arc;
 
-/// Vector neighbours fetched for one question.
-const NEAR_MAX: usize = 200;
+/// Vector neighbours fetched for one question, or as many as the answer keeps, where that is more.
+const NEAR_MAX: usize = 100;
 /// Popular items that an answer without a taste to go by is made from.
 const TRENDING_MAX: usize = 400;
 /// Candidates with the best base scores that the rules see, and with a filter, which may leave few.
@@ -345,12 +345,12 @@ impl<'a, W: World> Run<'a, W> {
                 let near = match model.query(profile) {
                     None => Vec::new(),
                     Some(query) => {
+                        let k = NEAR_MAX.max(ask.n.kept());
                         let found = if ask.filter.is_some() {
                             let allow = |row: u32| rules.allow_row(cards, row);
-                            self.world
-                                .near_where(tenant, model, query, NEAR_MAX, &allow)
+                            self.world.near_where(tenant, model, query, k, &allow)
                         } else {
-                            self.world.near(tenant, model, query, NEAR_MAX)
+                            self.world.near(tenant, model, query, k)
                         };
                         found.unwrap_or_else(|error| {
                             self.fallback(&error);

@@ -28,6 +28,8 @@ pub enum IdError {
     Surface,
     #[error("not a UUID")]
     Uuid,
+    #[error("an id lies outside of the text that holds it")]
+    Part,
 }
 
 impl IdError {
@@ -40,6 +42,7 @@ impl IdError {
             Self::Control => "id_control_character",
             Self::Surface => "surface_invalid",
             Self::Uuid => "uuid_invalid",
+            Self::Part => "id_outside",
         }
     }
 }
@@ -198,25 +201,38 @@ impl Default for Surface {
 pub struct ItemHash(pub u64);
 
 /// An item of the catalogue. Its hash comes along: an answer looks some hundred items up by it.
+/// The ids of one decision share one text.
 #[derive(Clone)]
 pub struct ItemId {
     text: Arc<str>,
+    from: u32,
+    to: u32,
     hash: ItemHash,
 }
 
 impl ItemId {
     /// Checks `text` and takes it as an id.
     pub fn new(text: &str) -> Result<Self, IdError> {
-        check_text(text)?;
+        Self::part(&Arc::from(text), 0, text.len())
+    }
+
+    /// Checks the bytes `from..to` of a text and takes them as an id, without a copy.
+    pub fn part(text: &Arc<str>, from: usize, to: usize) -> Result<Self, IdError> {
+        let id = text.get(from..to).ok_or(IdError::Part)?;
+        check_text(id)?;
+        let place = |at| u32::try_from(at).map_err(|_| IdError::Part);
         Ok(Self {
-            text: Arc::from(text),
-            hash: ItemHash(xxh3_64(text.as_bytes())),
+            text: Arc::clone(text),
+            from: place(from)?,
+            to: place(to)?,
+            hash: ItemHash(xxh3_64(id.as_bytes())),
         })
     }
 
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.text
+        let (from, to) = (self.from as usize, self.to as usize);
+        self.text.get(from..to).unwrap_or_default()
     }
 
     #[must_use]
@@ -229,7 +245,7 @@ text_impls!(ItemId);
 
 impl PartialEq for ItemId {
     fn eq(&self, other: &Self) -> bool {
-        self.hash == other.hash && self.text == other.text
+        self.hash == other.hash && self.as_str() == other.as_str()
     }
 }
 
@@ -250,7 +266,7 @@ impl PartialOrd for ItemId {
 /// By text.
 impl Ord for ItemId {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.text.cmp(&other.text)
+        self.as_str().cmp(other.as_str())
     }
 }
 

@@ -1,6 +1,5 @@
-//! The bytes of a decision: reasons name their items and details by position in a list, metadata lies
-//! in one piece. Sixty candidates share a handful of each, and are taken apart with an allocation for
-//! each id and hardly any beside.
+//! The bytes of a decision: reasons name their items and details by position in a list, ids and
+//! metadata lie in one piece each. Sixty candidates are taken apart with a handful of allocations.
 
 use crate::value::{StoredDecision, byte_buf};
 use serde::de::Error as _;
@@ -28,7 +27,8 @@ struct PackedRef<'a> {
     warnings: &'a [Warning],
     items: Vec<&'a ItemRef>,
     details: Vec<&'a str>,
-    rows: Vec<Row<&'a ItemId>>,
+    ids: String,
+    rows: Vec<Row>,
     #[serde(with = "byte_buf")]
     metadata: Vec<u8>,
 }
@@ -48,14 +48,16 @@ struct Packed {
     warnings: Vec<Warning>,
     items: Vec<ItemRef>,
     details: Vec<Arc<str>>,
-    rows: Vec<Row<ItemId>>,
+    ids: Arc<str>,
+    rows: Vec<Row>,
     #[serde(with = "byte_buf")]
     metadata: Vec<u8>,
 }
 
 #[derive(Serialize, Deserialize)]
-struct Row<Id> {
-    id: Id,
+struct Row {
+    /// Of the ids, this many bytes are this row's.
+    id_bytes: u16,
     score: f32,
     source: Source,
     propensity: f32,
@@ -103,6 +105,7 @@ fn pack<'a>(
         warnings: &decision.warnings,
         items: Vec::new(),
         details: Vec::new(),
+        ids: String::with_capacity(8 * decision.candidates.len()),
         rows: Vec::with_capacity(decision.candidates.len()),
         metadata: Vec::with_capacity(bytes),
     };
@@ -110,8 +113,10 @@ fn pack<'a>(
         let reason = &one.reason;
         let metadata = metadata_of(&one.fields);
         packed.metadata.extend_from_slice(metadata);
+        let id = one.id.as_str();
+        packed.ids.push_str(id);
         packed.rows.push(Row {
-            id: &one.id,
+            id_bytes: u16::try_from(id.len()).unwrap_or(u16::MAX),
             score: one.score,
             source: one.source,
             propensity: one.propensity,
@@ -140,7 +145,8 @@ impl<'de> Deserialize<'de> for StoredDecision {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let packed = Packed::deserialize(deserializer)?;
         let metadata: Arc<[u8]> = packed.metadata.into();
-        let (mut from, mut candidates) = (0, Vec::with_capacity(packed.rows.len()));
+        let (mut from, mut id_from) = (0, 0);
+        let mut candidates = Vec::with_capacity(packed.rows.len());
         for row in packed.rows {
             let item = find(&packed.items, row.item);
             let detail = find(&packed.details, row.detail);
@@ -150,8 +156,11 @@ impl<'de> Deserialize<'de> for StoredDecision {
                 return Err(D::Error::custom("a row points beyond its list"));
             };
             from = to;
+            let id_to = id_from + usize::from(row.id_bytes);
+            let id = ItemId::part(&packed.ids, id_from, id_to).map_err(D::Error::custom)?;
+            id_from = id_to;
             candidates.push(Candidate {
-                id: row.id,
+                id,
                 score: row.score,
                 source: row.source,
                 propensity: row.propensity,
@@ -163,8 +172,8 @@ impl<'de> Deserialize<'de> for StoredDecision {
                 fields,
             });
         }
-        if from != metadata.len() {
-            return Err(D::Error::custom("metadata without a row"));
+        if from != metadata.len() || id_from != packed.ids.len() {
+            return Err(D::Error::custom("ids or metadata without a row"));
         }
         Ok(Self {
             decision: Decision {

@@ -429,7 +429,7 @@ fn share(score: f32) -> f32 {
 }
 
 fn genre_reason(item: &PoolItem) -> Option<Reason> {
-    item.genre.as_deref().map(reason::genre)
+    item.genre.as_ref().map(reason::genre)
 }
 
 /// The title in an item's metadata.

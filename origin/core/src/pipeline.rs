@@ -8,8 +8,8 @@ use skerry_decide::filter;
 use skerry_decide::rules::{self, LeftOut};
 use skerry_decide::score::HistoryStep;
 use skerry_types::{
-    Ask, Candidate, Decision, Event, ItemId, Millis, Reason, ReasonKind, Route, Rung, Source, Tick,
-    Uid, UserContext, Warning, WarningCode,
+    Ask, Candidate, Decision, Event, ItemId, Metadata, Millis, Reason, ReasonKind, Route, Rung,
+    Source, Tick, Uid, UserContext, Warning, WarningCode,
 };
 use std::sync::Arc;
 
@@ -521,9 +521,11 @@ impl<'a, W: World> Run<'a, W> {
         kept: Vec<Kept<'_>>,
     ) -> Vec<Candidate> {
         let ask = self.question.ask;
-        let history = reasons::History::new(context, cards);
+        let history = reasons::History::new(context, model, cards);
+        let bytes = kept.iter().map(|kept| kept.card.metadata.as_bytes());
+        let fields = Metadata::gather(bytes);
         let mut candidates = Vec::with_capacity(kept.len());
-        for kept in kept {
+        for (kept, fields) in kept.into_iter().zip(fields) {
             let is_near = kept.source == Source::Vector && !matches!(ask.route, Route::Rank { .. });
             let like = || model.because(profile, kept.row?);
             let because = kept
@@ -555,7 +557,7 @@ impl<'a, W: World> Run<'a, W> {
                 source: kept.source,
                 propensity: kept.propensity,
                 reason,
-                fields: kept.card.metadata.clone(),
+                fields,
             });
         }
         candidates

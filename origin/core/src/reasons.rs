@@ -1,9 +1,9 @@
 //! Which reason fits an item: the history item that brought it, else the genre that the user likes,
 //! else that it is popular.
 
-use crate::ports::{Card, Cards};
+use crate::ports::{Card, Cards, Model};
 use skerry_decide::reason;
-use skerry_types::{ItemHash, ItemRef, Reason, ReasonKind, Taste, UserContext};
+use skerry_types::{ItemHash, ItemId, ItemRef, Reason, ReasonKind, Taste, UserContext};
 use std::sync::Arc;
 
 /// Recent positive events that genre affinity looks at.
@@ -18,7 +18,11 @@ pub(crate) struct History {
 }
 
 impl History {
-    pub(crate) fn new(context: Option<&UserContext>, cards: &impl Cards) -> Self {
+    pub(crate) fn new(
+        context: Option<&UserContext>,
+        model: &impl Model,
+        cards: &impl Cards,
+    ) -> Self {
         let recent = || {
             let recent = context.into_iter();
             recent.flat_map(|context| context.recent.iter().rev())
@@ -29,7 +33,13 @@ impl History {
         let liked = recent()
             .take(AFFINITY_EVENTS_MAX)
             .filter(|event| event.taste() == Taste::Positive);
-        for card in liked.filter_map(|event| cards.of(&event.item)) {
+        // By row where there is one: that takes no lock.
+        let card = |id: &ItemId| {
+            model
+                .row(id)
+                .map_or_else(|| cards.of(id), |row| cards.row(row))
+        };
+        for card in liked.filter_map(|event| card(&event.item)) {
             if let Some(genre) = &card.genre
                 && !liked_genres.contains(genre)
             {

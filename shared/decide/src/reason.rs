@@ -18,11 +18,11 @@ pub fn popular() -> Reason {
 
 /// "More Drama for you".
 #[must_use]
-pub fn genre(name: &str) -> Reason {
+pub fn genre(name: &Arc<str>) -> Reason {
     Reason {
         kind: ReasonKind::GenreAffinity,
         item: None,
-        detail: Some(Arc::from(name)),
+        detail: Some(Arc::clone(name)),
     }
 }
 

@@ -40,6 +40,24 @@ impl Metadata {
         })
     }
 
+    /// One for each of the pieces, in one copy: what is put into many lists at once would else be
+    /// counted at its one place by every thread.
+    pub fn gather<'a>(pieces: impl Iterator<Item = &'a [u8]> + Clone) -> Vec<Self> {
+        let mut all = Vec::with_capacity(pieces.clone().map(<[u8]>::len).sum());
+        pieces
+            .clone()
+            .for_each(|piece| all.extend_from_slice(piece));
+        let all = Arc::from(all);
+        let mut from = 0;
+        let parts = pieces.map(|piece| {
+            let to = from + piece.len();
+            let part = Self::part(&all, from, to).unwrap_or_default();
+            from = to;
+            part
+        });
+        parts.collect()
+    }
+
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         let (from, to) = (self.from as usize, self.to as usize);

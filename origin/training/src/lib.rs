@@ -94,7 +94,7 @@ impl Default for TrainOptions {
                 ridge: 5.0,
                 iterations: 8,
             },
-            followers: 128,
+            followers: 64,
             blends: Blends {
                 full: Blend {
                     vector: 1.0,

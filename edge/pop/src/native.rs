@@ -248,7 +248,7 @@ impl Host for Fallback<'_> {
     }
 
     async fn expose(&self, exposure: Vec<u8>) {
-        self.shared.origin.expose(exposure.into());
+        self.shared.origin.expose(exposure);
     }
 
     fn tick(&self) -> Tick {

@@ -26,6 +26,7 @@ use skerry_resilience::{Call, CallEnd, Outcome, Plan};
 use skerry_types::Tick;
 use skerry_wire::decode;
 use skerry_wire::frame::{AnswerFrame, RefusalCode};
+use skerry_wire::value::ExposureBytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -76,9 +77,9 @@ struct Inner {
     connection: ArcSwapOption<quinn::Connection>,
     health: Mutex<Health>,
     flights: Flights,
-    exposures: mpsc::Sender<Bytes>,
+    exposures: mpsc::Sender<ExposureBytes>,
     /// Taken by the link when it starts.
-    outbox: Mutex<Option<mpsc::Receiver<Bytes>>>,
+    outbox: Mutex<Option<mpsc::Receiver<ExposureBytes>>>,
     /// Something for the control stream: a ping is due.
     ping: Notify,
     rolls: AtomicU64,
@@ -148,8 +149,13 @@ impl Origin {
     }
 
     /// Queues what was shown; drops it where the queue is full.
-    pub fn expose(&self, exposure: Bytes) {
-        if self.inner.exposures.try_send(exposure).is_err() {
+    pub fn expose(&self, exposure: Vec<u8>) {
+        if self
+            .inner
+            .exposures
+            .try_send(ExposureBytes(exposure))
+            .is_err()
+        {
             self.inner.meter.exposure_dropped();
         }
     }

@@ -211,7 +211,7 @@ impl events::Host for HostState {
     }
 
     fn expose(&mut self, exposure: Vec<u8>) {
-        self.shared.origin.expose(exposure.into());
+        self.shared.origin.expose(exposure);
     }
 }
 

@@ -11,7 +11,7 @@ use skerry_wire::codec::{decode_as, encode_as};
 use skerry_wire::frame::{AskFrame, Stage};
 use skerry_wire::packed::BareDecision;
 use skerry_wire::value::schema::ANSWERED;
-use skerry_wire::value::{Exposure, StoredDecision, exposure};
+use skerry_wire::value::{Exposure, ExposureBytes, StoredDecision, exposure};
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom, Write};
@@ -102,7 +102,7 @@ impl Kept {
 
 enum Record {
     Answer(Kept),
-    Exposure(Box<Exposure>),
+    Exposure(exposure::Head, ExposureBytes),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -225,12 +225,19 @@ impl Answers {
         self.push(Record::Answer(kept));
     }
 
-    /// Keeps what a PoP says it showed. Never waits.
-    pub fn exposed(&self, exposure: Exposure) {
-        self.push(Record::Exposure(Box::new(exposure)));
+    /// Keeps what a PoP says it showed; drops what does not say which answer it is of, since a PoP may
+    /// run a worker of somebody else's. Never waits.
+    pub fn exposed(&self, exposure: ExposureBytes) {
+        match exposure::read_head(&exposure.0) {
+            Ok(head) => self.push(Record::Exposure(head, exposure)),
+            Err(error) => {
+                tracing::debug!(%error, "an exposure does not decode");
+                self.dropped.fetch_add(1, Ordering::Relaxed);
+            }
+        }
     }
 
-    /// Records that were dropped because the writer was behind.
+    /// Records that were dropped because the writer was behind, or because they could not be read.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
@@ -415,19 +422,13 @@ impl Writer {
                     let body = write_answer(&kept);
                     (ANSWER, kept.request, kept.decision, kept.at_ms, body)
                 }
-                Record::Exposure(one) => {
-                    let shown = skerry_wire::encode(&one.shown).ok();
-                    let body = shown.map(|shown| {
-                        exposure::join(one.request_id, one.at_ms, one.from_cache, &shown)
-                    });
-                    (
-                        EXPOSURE,
-                        one.request_id,
-                        one.shown.decision_id,
-                        one.at_ms,
-                        body,
-                    )
-                }
+                Record::Exposure(head, exposure) => (
+                    EXPOSURE,
+                    head.request_id,
+                    head.decision_id,
+                    head.at_ms,
+                    Some(exposure.0),
+                ),
             };
             let Some(body) = body else { continue };
             let Ok(bytes) = u32::try_from(body.len()) else {

@@ -9,7 +9,7 @@
 
 use crate::codec::{CodecError, Schema, decode, decode_as, encode_as};
 use crate::value::schema::USER_CONTEXT;
-use crate::value::{Exposure, StoredDecision};
+use crate::value::{ExposureBytes, StoredDecision};
 use serde::{Deserialize, Serialize};
 use skerry_types::{Ask, Decision, Event, Millis, TenantId, Uid, UserContext, UserId};
 use std::sync::Arc;
@@ -58,7 +58,7 @@ pub enum Control {
     },
     /// PoP to origin, not acknowledged: what was shown.
     Exposures {
-        exposures: Vec<Exposure>,
+        exposures: Vec<ExposureBytes>,
     },
     Ping {
         nonce: u64,

@@ -158,12 +158,17 @@ pub struct Shown {
     pub items: Vec<ExposedItem>,
 }
 
-/// An exposure on its way from the worker to its host: a fixed head that a cache hit can write
-/// without decoding the rest, then an encoded [`Shown`].
+/// An [`Exposure`] as [`exposure`] has it: nobody takes it apart before it is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExposureBytes(#[serde(with = "byte_buf")] pub Vec<u8>);
+
+/// The bytes of an exposure, from the worker to the origin's store: a fixed head that a cache hit can
+/// write without decoding the rest, then an encoded [`Shown`].
 pub mod exposure {
     use super::{Exposure, Shown};
-    use crate::codec::{CodecError, decode};
-    use skerry_types::{Millis, Uid};
+    use crate::codec::{CodecError, Schema as _, decode, decode_first};
+    use serde::Deserialize;
+    use skerry_types::{Millis, TenantId, Uid};
 
     /// Request id, time, whether from the cache.
     const HEAD_BYTES: usize = 16 + 8 + 1;
@@ -179,16 +184,48 @@ pub mod exposure {
     }
 
     pub fn read(bytes: &[u8]) -> Result<Exposure, CodecError> {
+        let (request_id, at_ms, from_cache, shown) = split(bytes)?;
+        Ok(Exposure {
+            request_id,
+            at_ms,
+            from_cache,
+            shown: decode::<Shown>(shown)?,
+        })
+    }
+
+    /// What an exposure is found by.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct Head {
+        pub request_id: Uid,
+        pub decision_id: Uid,
+        pub at_ms: Millis,
+    }
+
+    /// The first fields of a [`Shown`].
+    #[derive(Deserialize)]
+    struct ShownHead {
+        #[expect(dead_code, reason = "what lies before the decision's id")]
+        tenant: TenantId,
+        decision_id: Uid,
+    }
+
+    pub fn read_head(bytes: &[u8]) -> Result<Head, CodecError> {
+        let (request_id, at_ms, _, shown) = split(bytes)?;
+        let shown: ShownHead = decode_first(Shown::SCHEMA, shown)?;
+        Ok(Head {
+            request_id,
+            decision_id: shown.decision_id,
+            at_ms,
+        })
+    }
+
+    fn split(bytes: &[u8]) -> Result<(Uid, Millis, bool, &[u8]), CodecError> {
         let short = || CodecError::Short(bytes.len());
         let (head, shown) = bytes.split_at_checked(HEAD_BYTES).ok_or_else(short)?;
         let (id, rest) = head.split_first_chunk::<16>().ok_or_else(short)?;
         let (at, rest) = rest.split_first_chunk::<8>().ok_or_else(short)?;
-        Ok(Exposure {
-            request_id: Uid(u128::from_le_bytes(*id)),
-            at_ms: u64::from_le_bytes(*at),
-            from_cache: rest.first() == Some(&1),
-            shown: decode::<Shown>(shown)?,
-        })
+        let id = Uid(u128::from_le_bytes(*id));
+        Ok((id, u64::from_le_bytes(*at), rest.first() == Some(&1), shown))
     }
 }
 

@@ -243,6 +243,11 @@ proptest! {
         for cut in 0..bytes.len() {
             prop_assert!(skerry_wire::value::exposure::read(&bytes[..cut]).is_err());
         }
+        let head = skerry_wire::value::exposure::read_head(&bytes).unwrap();
+        prop_assert_eq!(
+            (head.request_id, head.decision_id, head.at_ms),
+            (exposure.request_id, exposure.shown.decision_id, exposure.at_ms)
+        );
         prop_assert_eq!(skerry_wire::value::exposure::read(&bytes).unwrap(), exposure);
     }
 

@@ -9,11 +9,10 @@ use super::frames::{self, FrameError};
 use super::health::OBSERVE_MS;
 use super::{BROKEN, Inner, push};
 use crate::shared::Shared;
-use bytes::Bytes;
 use quinn::{ClientConfig, Endpoint, RecvStream, SendStream};
 use skerry_types::Tick;
 use skerry_wire::frame::{Control, EVENTS_MAX, Hello, PROTOCOL, SERVER_NAME};
-use skerry_wire::value::exposure;
+use skerry_wire::value::ExposureBytes;
 use skerry_wire::{CodecError, decode, encode};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -86,7 +85,7 @@ struct Link {
     shared: Arc<Shared>,
     inner: Arc<Inner>,
     peer: Peer,
-    outbox: mpsc::Receiver<Bytes>,
+    outbox: mpsc::Receiver<ExposureBytes>,
     /// Last sequence of the invalidation log.
     invalidated: Arc<AtomicU64>,
     left_at: Option<Tick>,
@@ -309,7 +308,7 @@ impl Link {
         }
     }
 
-    /// Sends what is queued, one frame of it; what cannot be read is not worth keeping.
+    /// Sends what is queued, one frame of it.
     async fn send_exposures(&mut self, send: &mut SendStream) -> Result<(), Ended> {
         let mut bytes = 0;
         let mut exposures = Vec::new();
@@ -317,8 +316,8 @@ impl Link {
             && bytes < BATCH_BYTES_MAX
             && let Ok(one) = self.outbox.try_recv()
         {
-            bytes += one.len() as u64;
-            exposures.extend(exposure::read(&one).ok());
+            bytes += one.0.len() as u64;
+            exposures.push(one);
         }
         if exposures.is_empty() {
             return Ok(());

@@ -94,7 +94,12 @@ fn a_request_is_explained_by_its_own_answer_or_the_one_it_was_made_from() {
         let answers = Answers::open(dir.path()).unwrap();
         answers.answered(kept(1, 10, 0));
         // An answer from the PoP's cache: another request, the same decision.
-        answers.exposed(exposure(2, 1_000_001));
+        let shown = exposure(2, 1_000_001);
+        let bytes = skerry_wire::encode(&shown.shown).unwrap();
+        let bytes = exposure::join(shown.request_id, shown.at_ms, shown.from_cache, &bytes);
+        answers.exposed(ExposureBytes(bytes));
+        answers.exposed(ExposureBytes(vec![7; 40]));
+        assert_eq!(answers.dropped(), 1, "garbage");
         let direct = until(&answers, 1).answered.unwrap();
         assert_eq!(
             (

@@ -6,9 +6,10 @@ use skerry_wire::frame::{
     PushKind, Refusal, RefusalCode, RegionState, Stage, Welcome,
 };
 use skerry_wire::value::{
-    ApiKey, BanditBlob, ConfigBlob, EventBatch, ExposedItem, Exposure, KeyClass, MaskBlob,
-    NextItem, NextPage, NextReason, PoolBlob, PoolItem, PoolItems, PopularBlob, PopularFor,
-    PopularItem, PopularList, RenderedHead, Shown, StoredContext, StoredDecision, metadata,
+    ApiKey, BanditBlob, ConfigBlob, EventBatch, ExposedItem, Exposure, ExposureBytes, KeyClass,
+    MaskBlob, NextItem, NextPage, NextReason, PoolBlob, PoolItem, PoolItems, PopularBlob,
+    PopularFor, PopularItem, PopularList, RenderedHead, Shown, StoredContext, StoredDecision,
+    metadata,
 };
 
 pub fn ask_frame() -> impl Strategy<Value = AskFrame> {
@@ -125,7 +126,8 @@ pub fn control() -> impl Strategy<Value = Control> {
         (any::<u64>(), vec(event(), 0..3))
             .prop_map(|(seq, events)| Control::Events { seq, events }),
         any::<u64>().prop_map(|seq| Control::Ack { seq }),
-        vec(exposure(), 0..2).prop_map(|exposures| Control::Exposures { exposures }),
+        vec(vec(any::<u8>(), 0..64).prop_map(ExposureBytes), 0..2)
+            .prop_map(|exposures| Control::Exposures { exposures }),
         any::<u64>().prop_map(|nonce| Control::Ping { nonce }),
         any::<u64>().prop_map(|nonce| Control::Pong { nonce }),
         state().prop_map(Control::Region),

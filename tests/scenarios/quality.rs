@@ -5,9 +5,8 @@ use skerry_scenarios::real_data;
 
 /// Most that exploration may cost, as a share of NDCG@10.
 const COST_MAX: f64 = 0.07;
-/// Least share of what `skerry eval` says that a client finds with exploration off. It is less than
-/// all of it: to `eval` a user's history ends where the held-out event was, to the system it goes on.
-const KEPT_MIN: f64 = 0.93;
+/// Least share of what `skerry eval` says that a client finds with exploration off.
+const KEPT_MIN: f64 = 0.95;
 /// Least share of answers on the top rung: a busy machine may miss a deadline now and then.
 const TOP_RUNG_MIN: f64 = 0.97;
 

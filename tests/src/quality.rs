@@ -1,13 +1,15 @@
 //! Trains on the training part, asks the edge over HTTP for every user, and scores the answers.
 
 use crate::process::Process;
-use crate::ratings::Split;
+use crate::ratings::{Held, Split};
 use crate::{binary, ratings};
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
+use skerry_wire::json::format_time;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 /// What a client saw, and what `skerry eval` says.
 #[derive(Debug, Clone)]
@@ -74,6 +76,9 @@ impl std::fmt::Display for Figures {
 
 /// Answers over HTTP are averaged over so many draws of exploration.
 const DRAWS: usize = 5;
+const BATCH_EVENTS: usize = 100;
+/// The origin has all events within this, in seconds.
+const TOLD_S_MAX: u64 = 60;
 
 /// Measures both on a MovieLens folder.
 pub async fn measure(data: &Path) -> anyhow::Result<Figures> {
@@ -86,6 +91,7 @@ pub async fn measure(data: &Path) -> anyhow::Result<Figures> {
     let args = ["up", "--port", "0", "--data", &train.to_string_lossy()];
     let explored = {
         let system = Process::start(&args, &state)?;
+        tell(&system, &split).await?;
         ask(&system, &split, DRAWS).await?
     };
     let off = [("SKERRY_EXPLORE".to_owned(), "false".to_owned())];
@@ -113,17 +119,59 @@ struct Seen {
     causes: BTreeMap<String, usize>,
 }
 
+/// Who is asked for: the user where the held-out rating was the last one, else somebody new who did
+/// what the user did before it.
+fn asked(user: &str, held: &Held) -> String {
+    match held.after.is_empty() {
+        true => user.to_owned(),
+        false => format!("then-{user}"),
+    }
+}
+
+/// Tells the edge what those new users did, and waits until the origin knows.
+async fn tell(system: &Process, split: &Split) -> anyhow::Result<()> {
+    let mut edge = system.client("edge")?;
+    let mut events = Vec::new();
+    for (user, held) in &split.held {
+        let name = asked(user, held);
+        let told = held.before.iter().filter(|_| name != *user).enumerate();
+        for (at, rating) in told {
+            let value: f64 = rating.value.parse()?;
+            events.push(
+                json!({"id": format!("{name}-{at}"), "type": "rating", "user": name,
+                "item": rating.item, "value": value, "at": format_time(rating.at_s * 1000)}),
+            );
+        }
+    }
+    for batch in events.chunks(BATCH_EVENTS) {
+        let accepted = edge.post("/v1/events", &json!(batch)).await?;
+        ensure!(
+            accepted.status == 202,
+            "{}",
+            String::from_utf8_lossy(&accepted.body)
+        );
+    }
+    let until = Instant::now() + Duration::from_secs(TOLD_S_MAX);
+    while edge.get("/readyz").await?.json()["spool_events"] != 0 {
+        ensure!(Instant::now() < until, "the origin does not catch up");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Ok(())
+}
+
 /// Asks for every user, on a surface of its own for each draw, so that each is drawn anew.
 async fn ask(system: &Process, split: &Split, draws: usize) -> anyhow::Result<Seen> {
     let mut edge = system.client("edge")?;
     let mut seen = Seen::default();
     let share = 1.0 / (split.held.len() * draws) as f64;
     for draw in 0..draws {
-        for (user, item) in &split.held {
-            let target = format!("/v1/recommend/{user}?n=10&budget_ms=1000&surface=draw{draw}");
-            let answer = edge.get(&target).await?;
+        for (user, held) in &split.held {
+            let after: Vec<&str> = held.after.iter().map(|one| one.item.as_str()).collect();
+            let ask = json!({"user": {"id": asked(user, held)}, "exclude": after, "n": 10,
+                "budget_ms": 1000, "surface": format!("draw{draw}")});
+            let answer = edge.post("/v1/recommend", &ask).await?;
             ensure!(answer.status == 200, "user {user}: {}", answer.status);
-            let score = ratings::ndcg_at_10(&answer.ids(), item);
+            let score = ratings::ndcg_at_10(&answer.ids(), &held.item);
             seen.ndcg += share * score;
             seen.hits += if score > 0.0 { share } else { 0.0 };
             if answer.rung() == "full" {

@@ -2,6 +2,7 @@
 //! the product's own, so that the two can be held against each other.
 
 use anyhow::Context;
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::Path;
@@ -17,11 +18,20 @@ pub struct Rating {
     pub at_s: u64,
 }
 
-/// A training part, and each user's held-out item.
+/// A training part, and what is held out of it by user.
 #[derive(Debug, Clone)]
 pub struct Split {
     pub train: Vec<Rating>,
-    pub held: BTreeMap<String, String>,
+    pub held: BTreeMap<String, Held>,
+}
+
+/// A user's held-out item, and what of the training part the user rated before it and after it: to be
+/// strict about time, the one is what is known and the other only what may not be in the list.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Held {
+    pub item: String,
+    pub before: Vec<Rating>,
+    pub after: Vec<Rating>,
 }
 
 /// `ratings.csv` of a MovieLens folder, by time, then item.
@@ -60,10 +70,18 @@ pub fn leave_last_out(ratings: Vec<Rating>) -> Split {
     }
     last.retain(|user, _| counts.get(user).is_some_and(|count| *count > 1));
     let taken: BTreeSet<usize> = last.values().copied().collect();
-    let held = last
-        .iter()
-        .map(|(user, at)| (user.clone(), ratings[*at].item.clone()))
-        .collect();
+    let mut held: BTreeMap<String, Held> = BTreeMap::new();
+    for (at, rating) in ratings.iter().enumerate() {
+        let Some(own) = last.get(&rating.user) else {
+            continue;
+        };
+        let held = held.entry(rating.user.clone()).or_default();
+        match at.cmp(own) {
+            Ordering::Less => held.before.push(rating.clone()),
+            Ordering::Equal => held.item = rating.item.clone(),
+            Ordering::Greater => held.after.push(rating.clone()),
+        }
+    }
     let train = ratings
         .into_iter()
         .enumerate()
@@ -121,10 +139,12 @@ mod tests {
             rating("c", "2", "1.0", 2),
         ];
         let split = leave_last_out(ratings);
-        assert_eq!(
-            split.held,
-            BTreeMap::from([("a".to_owned(), "2".to_owned())])
-        );
+        let held = Held {
+            item: "2".to_owned(),
+            before: vec![rating("a", "1", "5.0", 1)],
+            after: vec![rating("a", "3", "2.0", 3)],
+        };
+        assert_eq!(split.held, BTreeMap::from([("a".to_owned(), held)]));
         assert_eq!(split.train.len(), 5);
     }
 

@@ -43,9 +43,17 @@ pub fn run(quick: bool) -> anyhow::Result<()> {
     scenarios.env("SKERRY_BIN", target().join("release/skerry"));
     step("scenarios with real processes", &mut scenarios)?;
     if quick {
-        eprintln!("== left out by --quick: dependency checks, fuzzing");
+        eprintln!("== left out by --quick: optional features, dependency checks, fuzzing");
         return Ok(());
     }
+    let parquet = [
+        "--package",
+        "skerry-origin-gateway",
+        "--features",
+        "parquet",
+    ];
+    let imports = ["test", "--release", "--lib", "imports"];
+    step("feature parquet", &mut with_worker(&[&imports, &parquet]))?;
     tools::deny()?;
     tools::fuzz(60)
 }

@@ -62,7 +62,9 @@ impl Sink for Memory {
     fn progress(&self, _: u64) {}
 }
 
-fn data(items: Vec<Item>, mut events: Vec<Event>) -> anyhow::Result<Data> {
+fn data(mut items: Vec<Item>, mut events: Vec<Event>) -> anyhow::Result<Data> {
+    // As the origin trains: the same rows make the same model.
+    items.sort_unstable_by(|a, b| a.id.cmp(&b.id));
     let rows_of: HashMap<ItemId, u32> = items.iter().map(|item| item.id.clone()).zip(0..).collect();
     // Events of one time by item, numbers as numbers: archives have seconds at best, and a protocol
     // that holds out "the last" must mean the same one everywhere.

@@ -46,14 +46,17 @@ pub fn run(quick: bool) -> anyhow::Result<()> {
         eprintln!("== left out by --quick: optional features, dependency checks, fuzzing");
         return Ok(());
     }
+    // With the same selection again, so that only what reads the files is compiled once more.
     let parquet = [
-        "--package",
-        "skerry-origin-gateway",
+        "--lib",
         "--features",
-        "parquet",
+        "skerry-origin-gateway/parquet",
+        "imports",
     ];
-    let imports = ["test", "--release", "--lib", "imports"];
-    step("feature parquet", &mut with_worker(&[&imports, &parquet]))?;
+    step(
+        "feature parquet",
+        &mut with_worker(&[&["test"], NATIVE, &parquet]),
+    )?;
     tools::deny()?;
     tools::fuzz(60)
 }

@@ -5,8 +5,9 @@ use skerry_scenarios::real_data;
 
 /// Most that exploration may cost, as a share of NDCG@10.
 const COST_MAX: f64 = 0.07;
-/// Least share of what `skerry eval` says that a client finds with exploration off.
-const KEPT_MIN: f64 = 0.99;
+/// Least share of what `skerry eval` says that a client finds with exploration off: all of it, but for
+/// the answers that a busy machine gives on a lower rung.
+const KEPT_MIN: f64 = 0.98;
 /// Least share of answers on the top rung: a busy machine may miss a deadline now and then.
 const TOP_RUNG_MIN: f64 = 0.97;
 

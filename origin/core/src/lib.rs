@@ -11,6 +11,7 @@
     clippy::indexing_slicing
 )]
 
+mod allowed;
 pub mod pipeline;
 pub mod ports;
 mod reasons;

@@ -1,15 +1,15 @@
 //! One question, from features to reasons. Every step has its time and a fallback: a step that
 //! fails costs quality, says so in the warnings, and never the answer.
 
-use crate::ports::{CandidateRow, Card, Cards, Gate, Model, PortError, World};
+use crate::allowed::Rules;
+use crate::ports::{CandidateRow, Card, Cards, Model, PortError, World};
 use crate::reasons;
 use skerry_decide::bandit;
-use skerry_decide::filter;
-use skerry_decide::rules::{self, LeftOut};
+use skerry_decide::rules;
 use skerry_decide::score::HistoryStep;
 use skerry_types::{
-    Ask, Candidate, Decision, Event, ItemId, Metadata, Millis, Reason, ReasonKind, Route, Rung,
-    Source, Tick, Uid, UserContext, Warning, WarningCode,
+    Ask, Candidate, Decision, Event, Metadata, Millis, Reason, ReasonKind, Route, Rung, Source,
+    Tick, Uid, UserContext, Warning, WarningCode,
 };
 use std::sync::Arc;
 
@@ -100,7 +100,7 @@ pub fn answer<W: World>(world: &W, question: &Question<'_>) -> Outcome {
     let model = &*model;
     let cards = world.cards(&question.ask.tenant, model);
     let profile = run.profile(model, context_ref);
-    let rules = run.rules(context_ref);
+    let rules = Rules::of(question, context_ref);
     let rows = run.candidates(model, &cards, &profile, &rules);
     run.mark(1);
     let ranked = run.rank(model, &profile, rows);
@@ -127,36 +127,6 @@ struct Kept<'c> {
     source: Source,
     propensity: f32,
     because: Option<u32>,
-}
-
-/// What a request's rules need to look at.
-struct Rules<'a> {
-    ask: &'a Ask,
-    out: LeftOut<'a>,
-    now: Millis,
-    /// `rank` orders the caller's own items: it leaves out only what rights forbid.
-    own_items: bool,
-}
-
-impl Rules<'_> {
-    fn allow(&self, card: &Card) -> bool {
-        self.allow_at(card.gate(), || Some(card))
-    }
-
-    fn allow_row(&self, cards: &impl Cards, row: u32) -> bool {
-        let gate = cards.gate(row);
-        gate.is_some_and(|gate| self.allow_at(gate, || cards.row(row)))
-    }
-
-    /// Looks at the card only where the gate leaves something open.
-    fn allow_at<'c>(&self, gate: Gate, card: impl Fn() -> Option<&'c Card>) -> bool {
-        let country = self.ask.context.country;
-        let rights = |card: &Card| card.rights.allow(self.now, country, None);
-        let filter = |filter| card().is_some_and(|card| filter::matches(filter, &card.fields));
-        (self.own_items || !self.out.has(gate.hash))
-            && (gate.is_free || card().is_some_and(rights))
-            && self.ask.filter.as_ref().is_none_or(filter)
-    }
 }
 
 struct Run<'a, W: World> {
@@ -269,25 +239,6 @@ impl<'a, W: World> Run<'a, W> {
             .map(|(age, (item, taste))| HistoryStep { item, taste, age })
             .collect();
         model.fold_in(&steps)
-    }
-
-    fn rules<'r>(&self, context: Option<&'r UserContext>) -> Rules<'r>
-    where
-        'a: 'r,
-    {
-        let ask = self.question.ask;
-        let seeds = if let Route::Similar { seeds } = &ask.route {
-            seeds.as_slice()
-        } else {
-            &[]
-        };
-        let exclude = ask.exclude.iter().chain(seeds).map(ItemId::hash);
-        Rules {
-            ask,
-            out: LeftOut::new(context.map_or(&[], |context| &context.seen), exclude),
-            now: self.question.now,
-            own_items: matches!(ask.route, Route::Rank { .. }),
-        }
     }
 
     /// What is ranked: nothing that the rules forbid, since whatever is ranked costs time.

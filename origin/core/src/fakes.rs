@@ -249,6 +249,19 @@ impl Model for FakeModel {
         near.take(k).collect()
     }
 
+    fn candidates_where(
+        &self,
+        profile: &Self::Profile,
+        near: &[(u32, f32)],
+        k: usize,
+        allow: &dyn Fn(u32) -> bool,
+    ) -> Vec<CandidateRow> {
+        let mut rows = self.candidates(profile, near, near.len());
+        rows.retain(|row| allow(row.item));
+        rows.truncate(k);
+        rows
+    }
+
     fn rank(&self, profile: &Self::Profile, rows: &[CandidateRow]) -> Result<Vec<f32>, PortError> {
         if self.broken {
             return Err(down("ranker"));

@@ -11,10 +11,10 @@
     clippy::indexing_slicing
 )]
 
-mod allowed;
 pub mod pipeline;
 pub mod ports;
 mod reasons;
+mod rules;
 
 #[cfg(test)]
 mod fakes;

@@ -1,9 +1,9 @@
 //! One question, from features to reasons. Every step has its time and a fallback: a step that
 //! fails costs quality, says so in the warnings, and never the answer.
 
-use crate::allowed::Rules;
 use crate::ports::{CandidateRow, Card, Cards, Model, PortError, World};
 use crate::reasons;
+use crate::rules::Rules;
 use skerry_decide::bandit;
 use skerry_decide::rules;
 use skerry_decide::score::HistoryStep;
@@ -12,16 +12,6 @@ use skerry_types::{
     Tick, Uid, UserContext, Warning, WarningCode,
 };
 use std::sync::Arc;
-
-/// Vector neighbours fetched for one question, or as many as the answer keeps, where that is more.
-const NEAR_MAX: usize = 100;
-/// Popular items that an answer without a taste to go by is made from.
-const TRENDING_MAX: usize = 400;
-/// Candidates with the best base scores that the rules see, and with a filter, which may leave few.
-const FOUND_MAX: usize = 300;
-const FOUND_FILTERED_MAX: usize = 1_000;
-/// Of those that the rules leave so many are ranked, or as many as the answer keeps, where that is more.
-const RANKED_MAX: usize = 150;
 
 /// A question as the pipeline takes it.
 #[derive(Debug, Clone, Copy)]
@@ -239,103 +229,6 @@ impl<'a, W: World> Run<'a, W> {
             .map(|(age, (item, taste))| HistoryStep { item, taste, age })
             .collect();
         model.fold_in(&steps)
-    }
-
-    /// What is ranked: nothing that the rules forbid, since whatever is ranked costs time.
-    fn candidates(
-        &mut self,
-        model: &W::Model,
-        cards: &W::Cards<'_>,
-        profile: &<W::Model as Model>::Profile,
-        rules: &Rules<'_>,
-    ) -> Vec<CandidateRow> {
-        let (mut rows, mut left) = self.found(model, cards, profile, rules);
-        rows.retain(|row| {
-            let kept = left > 0 && rules.allow_row(cards, row.item);
-            left -= usize::from(kept);
-            kept
-        });
-        rows
-    }
-
-    /// What the sources bring, best base score first, and how much of it is worth ranking.
-    fn found(
-        &mut self,
-        model: &W::Model,
-        cards: &W::Cards<'_>,
-        profile: &<W::Model as Model>::Profile,
-        rules: &Rules<'_>,
-    ) -> (Vec<CandidateRow>, usize) {
-        let ask = self.question.ask;
-        let tenant = &ask.tenant;
-        match &ask.route {
-            Route::Rank { items } => {
-                let rows: Vec<CandidateRow> = items
-                    .iter()
-                    .filter_map(|id| model.row(id))
-                    .map(|item| CandidateRow {
-                        item,
-                        source: Source::Vector,
-                        because: None,
-                    })
-                    .collect();
-                if rows.len() < items.len() {
-                    self.warnings.push(Warning {
-                        code: WarningCode::UnknownItems,
-                        detail: format!(
-                            "{} of the items are not known to the model",
-                            items.len() - rows.len()
-                        )
-                        .into(),
-                    });
-                }
-                (rows, items.len())
-            }
-            Route::Popular => (trending(model, TRENDING_MAX), TRENDING_MAX),
-            Route::Recommend | Route::Similar { .. } => {
-                let near = match model.query(profile) {
-                    None => Vec::new(),
-                    Some(query) => {
-                        let k = NEAR_MAX.max(ask.n.kept());
-                        let found = if ask.filter.is_some() {
-                            let allow = |row: u32| rules.allow_row(cards, row);
-                            self.world.near_where(tenant, model, query, k, &allow)
-                        } else {
-                            self.world.near(tenant, model, query, k)
-                        };
-                        found.unwrap_or_else(|error| {
-                            self.fallback(&error);
-                            Vec::new()
-                        })
-                    }
-                };
-                let most = match ask.filter {
-                    Some(_) => FOUND_FILTERED_MAX,
-                    None => FOUND_MAX.max(ask.n.kept()),
-                };
-                let mut rows = model.candidates(profile, &near, most);
-                if near.is_empty() {
-                    let known: std::collections::HashSet<u32> =
-                        rows.iter().map(|row| row.item).collect();
-                    rows.extend(
-                        trending(model, TRENDING_MAX)
-                            .into_iter()
-                            .filter(|row| !known.contains(&row.item)),
-                    );
-                }
-                self.present(
-                    "candidates",
-                    None,
-                    format!("{} near, {} in all", near.len(), rows.len()),
-                );
-                // Without neighbours the order of the sources says little: all of it is ranked.
-                let ranked = match near.len() {
-                    0 => rows.len(),
-                    _ => RANKED_MAX.max(ask.n.kept()),
-                };
-                (rows, ranked)
-            }
-        }
     }
 
     /// Rows by falling score; ties by row, so that the order is total.
@@ -556,15 +449,6 @@ impl<'a, W: World> Run<'a, W> {
     }
 }
 
-fn trending<M: Model>(model: &M, k: usize) -> Vec<CandidateRow> {
-    let rows = model.trending(k).into_iter();
-    rows.map(|(item, _)| CandidateRow {
-        item,
-        source: Source::Trending,
-        because: None,
-    })
-    .collect()
-}
-
+mod candidates;
 #[cfg(test)]
 mod tests;

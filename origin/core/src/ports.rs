@@ -169,6 +169,14 @@ pub trait Model: Send + Sync {
         near: &[(u32, f32)],
         k: usize,
     ) -> Vec<CandidateRow>;
+    /// [`Model::candidates`] among the rows for which `allow` holds.
+    fn candidates_where(
+        &self,
+        profile: &Self::Profile,
+        near: &[(u32, f32)],
+        k: usize,
+        allow: &dyn Fn(u32) -> bool,
+    ) -> Vec<CandidateRow>;
     /// One score for each row, higher is better.
     fn rank(&self, profile: &Self::Profile, rows: &[CandidateRow]) -> Result<Vec<f32>, PortError>;
     /// Row of the history item that a vector neighbour is most like; asked for rows shown only.

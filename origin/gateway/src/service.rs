@@ -106,6 +106,16 @@ impl skerry_origin_core::Model for Service {
         self.model.candidates(profile, near, k)
     }
 
+    fn candidates_where(
+        &self,
+        profile: &UserState,
+        near: &[(u32, f32)],
+        k: usize,
+        allow: &dyn Fn(u32) -> bool,
+    ) -> Vec<CandidateRow> {
+        self.model.candidates_where(profile, near, k, allow)
+    }
+
     fn rank(&self, profile: &UserState, rows: &[CandidateRow]) -> Result<Vec<f32>, PortError> {
         skerry_origin_core::Model::rank(&self.model, profile, rows)
     }

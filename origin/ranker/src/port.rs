@@ -34,6 +34,16 @@ impl skerry_origin_core::Model for Model {
         self.candidates(profile, near, k)
     }
 
+    fn candidates_where(
+        &self,
+        profile: &UserState,
+        near: &[(u32, f32)],
+        k: usize,
+        allow: &dyn Fn(u32) -> bool,
+    ) -> Vec<CandidateRow> {
+        self.candidates_where(profile, near, k, allow)
+    }
+
     fn rank(&self, profile: &UserState, rows: &[CandidateRow]) -> Result<Vec<f32>, PortError> {
         let mut scores = Vec::with_capacity(rows.len());
         self.rank(profile, rows, &mut scores);

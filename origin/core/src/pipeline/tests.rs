@@ -153,6 +153,79 @@ fn seen_excluded_hidden_and_filtered_items_stay_out() {
     }
 }
 
+/// Who is asked about, for what, and what the whole list must be.
+#[test]
+fn a_list_is_full_where_enough_may_be_shown() {
+    let titled = |number: u32| Filter::Field {
+        field: "title".into(),
+        test: Test::Eq(Value::text(&format!("Title {number}"))),
+    };
+    let crime = || Filter::Field {
+        field: "genre".into(),
+        test: Test::Eq(Value::text("Crime")),
+    };
+    let nobody = FakeWorld {
+        items: 1_000,
+        ..FakeWorld::new()
+    };
+    // The three hundred rows nearest to the newest like are seen.
+    let seen_all_near = || {
+        let seen: Vec<usize> = (11..=320).chain([10]).collect();
+        FakeWorld {
+            items: 1_000,
+            ..FakeWorld::new().liked(&seen)
+        }
+    };
+    let near_crime = (11..).filter(|item| item % 3 == 2);
+    let cases = [
+        (
+            "all that is near is seen",
+            seen_all_near(),
+            None,
+            100,
+            (321..421).collect(),
+        ),
+        (
+            "and a filter passes one of three",
+            seen_all_near(),
+            Some(crime()),
+            100,
+            near_crime.skip(104).take(100).collect(),
+        ),
+        (
+            "all that passes, however far",
+            seen_all_near(),
+            Some(titled(990)),
+            10,
+            vec![990],
+        ),
+        (
+            "nobody's filter passes what is not trending",
+            nobody,
+            Some(titled(3)),
+            10,
+            vec![3],
+        ),
+    ];
+    for (name, world, filter, n, want) in cases {
+        let ask = Ask {
+            filter,
+            n: Count::new(n).unwrap(),
+            ..ask(Route::Recommend)
+        };
+        let outcome = run(&world, &ask, 1);
+        let mut got = first(&outcome, ask.n.get());
+        got.sort_unstable();
+        assert_eq!(got, want, "{name}");
+        let short = |warning: &skerry_types::Warning| warning.code == WarningCode::Underfilled;
+        assert_eq!(
+            outcome.decision.warnings.iter().any(short),
+            want.len() < ask.n.get(),
+            "{name}"
+        );
+    }
+}
+
 #[test]
 fn pending_events_count_before_they_arrive() {
     let world = FakeWorld::new().liked(&[10]);

@@ -21,7 +21,7 @@ mod keys;
 mod lag;
 mod log;
 
-pub use answers::{Answered, Answers, Explained, InputNote, Kept};
+pub use answers::{Answered, Answers, Explained, InputNote, Made};
 pub use commit::{Appended, Consumer, Mode, Stored};
 pub use handle::Log;
 pub use lag::Lag;

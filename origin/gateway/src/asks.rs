@@ -5,7 +5,7 @@ use crate::counters::Counters;
 use crate::hub::Hub;
 use bytes::Bytes;
 use skerry_origin_core::{Outcome, Question, answer};
-use skerry_origin_events::{InputNote, Kept};
+use skerry_origin_events::{InputNote, Made};
 use skerry_types::{Route, Tick, Uid, UserContext};
 use skerry_wire::CodecError;
 use skerry_wire::codec::encode_large;
@@ -77,15 +77,14 @@ pub fn serve(hub: &Hub, bytes: &Bytes, pop: &str, arrived: Tick) -> Result<Bytes
         detail: input.detail.into(),
     });
     let inputs: Vec<InputNote> = inputs.collect();
-    let request = frame.request_id;
-    hub.answers.answered(Kept::new(
-        request,
-        bytes.clone(),
-        &decision,
-        &stages,
-        &inputs,
-        now,
-    )?);
+    hub.answers.answered(&Made {
+        request: frame.request_id,
+        ask: bytes,
+        decision: &decision,
+        stages: &stages,
+        inputs: &inputs,
+        at_ms: now,
+    });
     let newest_ms = context.as_ref().map_or(0, |context| context.as_of_ms);
     let answer = Answer {
         decision: encode_large(&StoredDecision { decision }, DECISION_BYTES)?,

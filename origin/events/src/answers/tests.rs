@@ -1,3 +1,5 @@
+use super::segment::{BODY_BYTES_MAX, SEGMENTS_MAX};
+use super::writer::SEGMENT_BYTES_MAX;
 use super::*;
 use skerry_types::{
     Ask, Attributes, Candidate, ItemId, Metadata, Reason, ReasonKind, Rung, Source, Surface, Value,
@@ -6,7 +8,7 @@ use skerry_wire::value::{Shown, metadata};
 
 const DAY_MS: Millis = 24 * 3600 * 1000;
 
-fn kept(request: u128, at_ms: Millis, padding: usize) -> Kept {
+fn keep(answers: &Answers, request: u128, at_ms: Millis, padding: usize) {
     let ask = AskFrame {
         request_id: Uid(request),
         ask: Ask {
@@ -49,8 +51,14 @@ fn kept(request: u128, at_ms: Millis, padding: usize) -> Kept {
         as_of: Some(3),
         detail: "x".repeat(padding).into(),
     }];
-    let bytes = skerry_wire::encode(&ask).unwrap().into();
-    Kept::new(Uid(request), bytes, &decision, &[], &inputs, at_ms).unwrap()
+    answers.answered(&Made {
+        request: Uid(request),
+        ask: &skerry_wire::encode(&ask).unwrap(),
+        decision: &decision,
+        stages: &[],
+        inputs: &inputs,
+        at_ms,
+    });
 }
 
 fn exposure(request: u128, decision: u128) -> Exposure {
@@ -92,7 +100,7 @@ fn a_request_is_explained_by_its_own_answer_or_the_one_it_was_made_from() {
     let dir = tempfile::tempdir().unwrap();
     {
         let answers = Answers::open(dir.path()).unwrap();
-        answers.answered(kept(1, 10, 0));
+        keep(&answers, 1, 10, 0);
         // An answer from the PoP's cache: another request, the same decision.
         let shown = exposure(2, 1_000_001);
         let bytes = skerry_wire::encode(&shown.shown).unwrap();
@@ -100,6 +108,8 @@ fn a_request_is_explained_by_its_own_answer_or_the_one_it_was_made_from() {
         answers.exposed(ExposureBytes(bytes));
         answers.exposed(ExposureBytes(vec![7; 40]));
         assert_eq!(answers.dropped(), 1, "garbage");
+        keep(&answers, 9, 10, BODY_BYTES_MAX);
+        assert_eq!(answers.dropped(), 2, "larger than a record may be");
         let direct = until(&answers, 1).answered.unwrap();
         assert_eq!(
             (
@@ -136,7 +146,7 @@ fn a_torn_tail_costs_only_itself() {
     let dir = tempfile::tempdir().unwrap();
     {
         let answers = Answers::open(dir.path()).unwrap();
-        answers.answered(kept(1, 10, 0));
+        keep(&answers, 1, 10, 0);
         until(&answers, 1);
     }
     let path = dir.path().join("00000001.seg");
@@ -154,7 +164,7 @@ fn a_torn_tail_costs_only_itself() {
                 .answered
                 .is_some()
         );
-        answers.answered(kept(3, 11, 0));
+        keep(&answers, 3, 11, 0);
         until(&answers, 3);
     }
 }
@@ -163,11 +173,11 @@ fn a_torn_tail_costs_only_itself() {
 fn segments_are_bounded_and_leave_after_a_day() {
     let dir = tempfile::tempdir().unwrap();
     let answers = Answers::open(dir.path()).unwrap();
-    // Each record fills a third of a segment or so.
+    // A segment holds ten of them at most.
     let big = usize::try_from(SEGMENT_BYTES_MAX / 9).unwrap();
     let mut request = 1;
     for _ in 0..(SEGMENTS_MAX * 10) {
-        answers.answered(kept(request, 10, big));
+        keep(&answers, request, 10, big);
         until(&answers, request);
         request += 1;
     }
@@ -179,7 +189,7 @@ fn segments_are_bounded_and_leave_after_a_day() {
     let files = || std::fs::read_dir(dir.path()).unwrap().count();
     assert!(files() <= SEGMENTS_MAX, "{}", files());
     for _ in 0..20 {
-        answers.answered(kept(request, 10 + 2 * DAY_MS, big));
+        keep(&answers, request, 10 + 2 * DAY_MS, big);
         until(&answers, request);
         request += 1;
     }

@@ -24,11 +24,6 @@ pub const EVENTS_MAX: usize = 500;
 pub const PROTOCOL: (u16, u16) = (1, 1);
 /// ALPN protocol id.
 pub const ALPN: &[u8] = b"skerry/1";
-/// What both sides ask of the other: one acknowledgement for so many QUIC packets, or after so many
-/// milliseconds. An answer is some eight packets; one acknowledgement for every other packet, as is
-/// usual, would be more datagrams than the answers themselves.
-pub const ACK_PACKETS: u32 = 32;
-pub const ACK_MS_MAX: u64 = 5;
 /// Name that origin certificates carry.
 pub const SERVER_NAME: &str = "origin.skerry";
 

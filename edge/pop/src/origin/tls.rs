@@ -2,11 +2,11 @@
 
 use crate::error::Error;
 use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{AckFrequencyConfig, ClientConfig, IdleTimeout, TransportConfig, VarInt};
+use quinn::{ClientConfig, IdleTimeout, TransportConfig, VarInt};
 use rustls::RootCertStore;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use skerry_wire::frame::{ACK_MS_MAX, ACK_PACKETS, ALPN};
+use skerry_wire::frame::ALPN;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,13 +52,8 @@ pub fn client_config(keys: &Path) -> Result<ClientConfig, Error> {
         .map_err(|error| bad("pop.crt", error.to_string()))?;
     tls.alpn_protocols = vec![ALPN.to_vec()];
     let quic = QuicClientConfig::try_from(tls).map_err(|error| Error::Quic(error.to_string()))?;
-    let mut acknowledgements = AckFrequencyConfig::default();
-    acknowledgements
-        .ack_eliciting_threshold(VarInt::from_u32(ACK_PACKETS))
-        .max_ack_delay(Some(Duration::from_millis(ACK_MS_MAX)));
     let mut transport = TransportConfig::default();
     transport
-        .ack_frequency_config(Some(acknowledgements))
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_MS))))
         .keep_alive_interval(Some(Duration::from_millis(KEEP_ALIVE_MS)))
         .max_concurrent_uni_streams(VarInt::from_u32(PUSHES_MAX))

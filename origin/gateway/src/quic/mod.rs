@@ -13,9 +13,8 @@ use crate::counters::Counters;
 use crate::hub::{Hub, News};
 use crate::tls::{Keys, Peer, peer_of};
 use crate::{Error, Limits};
-use quinn::{AckFrequencyConfig, Endpoint, Incoming, ServerConfig, TransportConfig, VarInt};
+use quinn::{Endpoint, Incoming, ServerConfig, TransportConfig, VarInt};
 use rustls_pki_types::CertificateDer;
-use skerry_wire::frame::{ACK_MS_MAX, ACK_PACKETS};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -73,7 +72,6 @@ pub fn listen(addr: SocketAddr, keys: &Keys, limits: &Limits) -> Result<Endpoint
         .stream_receive_window(VarInt::from_u32(limits.stream_window_bytes))
         .receive_window(VarInt::from_u32(limits.connection_window_bytes))
         .datagram_receive_buffer_size(None)
-        .ack_frequency_config(Some(acknowledgements()))
         .max_idle_timeout(Some(VarInt::from_u32(limits.idle_ms).into()));
     let mut config = ServerConfig::with_crypto(Arc::new(keys.server()?));
     config
@@ -83,14 +81,6 @@ pub fn listen(addr: SocketAddr, keys: &Keys, limits: &Limits) -> Result<Endpoint
         addr,
         reason: error.to_string(),
     })
-}
-
-fn acknowledgements() -> AckFrequencyConfig {
-    let mut config = AckFrequencyConfig::default();
-    config
-        .ack_eliciting_threshold(VarInt::from_u32(ACK_PACKETS))
-        .max_ack_delay(Some(Duration::from_millis(ACK_MS_MAX)));
-    config
 }
 
 /// Accepts connections until `drain`; then finishes, within the limit, and closes.

@@ -4,12 +4,14 @@
 //! item that was removed stays in the rights mask as hidden, because pools and lists that name it
 //! live on at the edge; [`Catalog::rights_changed`] moves with each change of any item's rights.
 
+mod table;
+
 use crate::Error;
 use crate::state::State;
 use arc_swap::ArcSwap;
 use fjall::{Database, Keyspace, PersistMode};
 use parking_lot::{Mutex, RwLock};
-use skerry_origin_core::{Card, Gate, Place};
+use skerry_origin_core::{Card, Place};
 use skerry_types::ids::IdMap;
 use skerry_types::{Attributes, Item, ItemHash, ItemId, Rights, TenantId};
 use skerry_wire::codec::{decode_as, encode_as};
@@ -17,6 +19,7 @@ use skerry_wire::value::schema::CATALOG_ITEM;
 use skerry_wire::value::{MaskBlob, PoolItem};
 use std::collections::HashMap;
 use std::sync::Arc;
+pub use table::Table;
 use tokio::sync::watch;
 
 /// Metadata of one item that travels in pools and answers, in bytes of JSON.
@@ -39,42 +42,6 @@ impl Entry {
 }
 
 type Items = IdMap<Arc<Entry>>;
-
-/// Cards of one chunk of a [`Table`].
-const CHUNK: usize = 512;
-
-/// All cards by place: a snapshot that questions read without a lock. A change copies one chunk.
-#[derive(Debug, Clone, Default)]
-pub struct Table(Vec<Arc<Vec<Slot>>>);
-
-/// A card with its gate beside it, so that the rules follow no pointer for most candidates.
-type Slot = Option<(Gate, Arc<Card>)>;
-
-impl Table {
-    pub fn at(&self, place: Place) -> Option<&Card> {
-        self.slot(place).map(|(_, card)| &**card)
-    }
-
-    pub fn gate(&self, place: Place) -> Option<Gate> {
-        self.slot(place).map(|(gate, _)| *gate)
-    }
-
-    fn slot(&self, place: Place) -> Option<&(Gate, Arc<Card>)> {
-        let place = place.0 as usize;
-        self.0.get(place / CHUNK)?.get(place % CHUNK)?.as_ref()
-    }
-
-    fn set(&mut self, place: Place, card: Option<Arc<Card>>) {
-        let place = place.0 as usize;
-        while self.0.len() <= place / CHUNK {
-            self.0.push(Arc::new(vec![None; CHUNK]));
-        }
-        let chunk = self.0.get_mut(place / CHUNK).map(Arc::make_mut);
-        if let Some(slot) = chunk.and_then(|chunk| chunk.get_mut(place % CHUNK)) {
-            *slot = card.map(|card| (card.gate(), card));
-        }
-    }
-}
 
 /// Places given out so far; one is never taken back.
 type Places = IdMap<Place>;

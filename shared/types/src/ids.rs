@@ -452,6 +452,36 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_part_of_a_text_is_the_id_that_it_spells() {
+        let text: std::sync::Arc<str> = "318Üx\n".into();
+        // From, to, and the id or why there is none.
+        let cases = [
+            (0, 3, Ok("318")),
+            (1, 2, Ok("1")),
+            (3, 6, Ok("Üx")),
+            (0, 4, Err("id_outside")),
+            (4, 6, Err("id_outside")),
+            (2, 1, Err("id_outside")),
+            (3, 8, Err("id_outside")),
+            (usize::MAX, usize::MAX, Err("id_outside")),
+            (3, 3, Err("id_empty")),
+            (5, 7, Err("id_control_character")),
+        ];
+        for (from, to, want) in cases {
+            let got = ItemId::part(&text, from, to);
+            assert_eq!(
+                got.as_ref().map(ItemId::as_str).map_err(|e| e.code()),
+                want,
+                "{from}..{to}"
+            );
+            if let (Ok(part), Ok(want)) = (got, want) {
+                let whole = ItemId::new(want).unwrap();
+                assert_eq!((&part, part.hash()), (&whole, whole.hash()), "{from}..{to}");
+            }
+        }
+    }
+
     /// Golden: another implementation of xxh3-64 must give these (see docs/formats.md).
     #[test]
     fn slots_have_golden_values() {

@@ -209,6 +209,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn gathered_metadata_is_what_it_was_piece_by_piece() {
+        let cases: [&[&[u8]]; 4] = [&[], &[b""], &[b"a", b"", b"bcd"], &[b"same", b"same"]];
+        for pieces in cases {
+            let gathered = Metadata::gather(pieces.iter().copied());
+            let got: Vec<&[u8]> = gathered.iter().map(Metadata::as_bytes).collect();
+            assert_eq!(got, pieces);
+        }
+    }
+
+    #[test]
     fn rights_by_time_and_country() {
         let de = Country::parse("de");
         let window = |from, until, countries: &[&str]| Window {

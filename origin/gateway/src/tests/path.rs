@@ -98,6 +98,12 @@ async fn a_pop_is_pushed_to_asks_and_delivers_once() {
             .is_some()
     );
 
+    // Titles are the catalogue's: the decision is kept without them.
+    let first = &explained["decision"]["outcome"]["candidates"][0];
+    let number = shown[0].as_str();
+    assert_eq!(first["id"], number, "{first}");
+    assert_eq!(first["title"], format!("Item {number}"), "{first}");
+
     // A hidden item: a new mask at once, and no answer has it.
     let hidden = shown[1].clone();
     let asked = Instant::now();
@@ -327,4 +333,22 @@ async fn popular_lists_follow_events_between_trainings() {
     let (_, body) = pop.push_of(PushKind::Popular).await;
     assert_eq!(lists(body), want);
     again.stop().await;
+}
+
+/// A stream that is dropped before its end was seen costs a datagram that says so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn questions_are_read_to_their_end() {
+    const ASKED: u64 = 40;
+    let origin = Running::start().await;
+    let pop = origin.pop("p1").await;
+    for _ in 0..ASKED {
+        pop.ask(&ask(Some("1"), 10)).await.outcome.unwrap();
+    }
+    let told_to_stop = pop.connection.stats().frame_rx.stop_sending;
+    // The end may come a datagram after the question, when both are on their way at once.
+    assert!(
+        told_to_stop < ASKED / 2,
+        "{told_to_stop} of {ASKED} streams were not read to their end"
+    );
+    origin.stop().await;
 }

@@ -19,6 +19,8 @@ pub struct Figures {
     pub http_hr_at_10: f64,
     /// The same with exploration off.
     pub plain_ndcg_at_10: f64,
+    /// Of those lists, how many have the held-out item at each position.
+    pub plain_hits: [usize; 10],
     pub eval_ndcg_at_10: f64,
     /// Share of the answers on the top rung.
     pub top_rung: f64,
@@ -42,7 +44,7 @@ impl Figures {
     #[must_use]
     pub fn to_json(&self) -> Value {
         json!({"users": self.users, "http_ndcg_at_10": self.http_ndcg_at_10, "http_hr_at_10": self.http_hr_at_10,
-            "plain_ndcg_at_10": self.plain_ndcg_at_10, "eval_ndcg_at_10": self.eval_ndcg_at_10, "kept": self.kept(), "cost": self.cost(), "top_rung": self.top_rung, "causes": self.causes})
+            "plain_ndcg_at_10": self.plain_ndcg_at_10, "plain_hits": self.plain_hits, "eval_ndcg_at_10": self.eval_ndcg_at_10, "kept": self.kept(), "cost": self.cost(), "top_rung": self.top_rung, "causes": self.causes})
     }
 }
 
@@ -56,8 +58,8 @@ impl std::fmt::Display for Figures {
         )?;
         writeln!(
             f,
-            "over HTTP, exploration off NDCG@10 {:.4}",
-            self.plain_ndcg_at_10
+            "over HTTP, exploration off NDCG@10 {:.4}  hits by position {:?}",
+            self.plain_ndcg_at_10, self.plain_hits
         )?;
         writeln!(
             f,
@@ -104,17 +106,19 @@ pub async fn measure(data: &Path) -> anyhow::Result<Figures> {
         http_ndcg_at_10: explored.ndcg,
         http_hr_at_10: explored.hits,
         plain_ndcg_at_10: plain.ndcg,
+        plain_hits: plain.hits_at,
         eval_ndcg_at_10: eval(data)?,
         top_rung: explored.top,
         causes: explored.causes,
     })
 }
 
-/// Means over users and draws.
+/// Means over users and draws, but for the hits at each position, which are counted.
 #[derive(Default)]
 struct Seen {
     ndcg: f64,
     hits: f64,
+    hits_at: [usize; 10],
     top: f64,
     causes: BTreeMap<String, usize>,
 }
@@ -171,9 +175,13 @@ async fn ask(system: &Process, split: &Split, draws: usize) -> anyhow::Result<Se
                 "budget_ms": 1000, "surface": format!("draw{draw}")});
             let answer = edge.post("/v1/recommend", &ask).await?;
             ensure!(answer.status == 200, "user {user}: {}", answer.status);
-            let score = ratings::ndcg_at_10(&answer.ids(), &held.item);
-            seen.ndcg += share * score;
-            seen.hits += if score > 0.0 { share } else { 0.0 };
+            let list = answer.ids();
+            seen.ndcg += share * ratings::ndcg_at_10(&list, &held.item);
+            let hit = ratings::hit_at(&list, &held.item);
+            if let Some(count) = hit.and_then(|at| seen.hits_at.get_mut(at)) {
+                *count += 1;
+                seen.hits += share;
+            }
             if answer.rung() == "full" {
                 seen.top += share;
             } else {

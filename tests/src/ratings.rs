@@ -114,8 +114,13 @@ pub fn write(folder: &Path, ratings: &[Rating], movies: &Path) -> anyhow::Result
 /// NDCG@10 of a list with one relevant item: 1 / log2(position + 1), 0 where it is not there.
 #[must_use]
 pub fn ndcg_at_10(list: &[String], relevant: &str) -> f64 {
-    let position = list.iter().take(10).position(|id| id == relevant);
-    position.map_or(0.0, |at| 1.0 / (at as f64 + 2.0).log2())
+    hit_at(list, relevant).map_or(0.0, |at| 1.0 / (at as f64 + 2.0).log2())
+}
+
+/// Position from 0 among the first ten.
+#[must_use]
+pub fn hit_at(list: &[String], relevant: &str) -> Option<usize> {
+    list.iter().take(10).position(|id| id == relevant)
 }
 
 #[cfg(test)]

@@ -5,11 +5,12 @@
 //! outdated); a body is given back only for the context version that it was rendered for.
 
 use bytes::Bytes;
-use moka::ops::compute::Op;
-use moka::sync::Cache;
 use parking_lot::Mutex;
+use quick_cache::Weighter;
+use quick_cache::sync::{Cache, DefaultLifecycle};
 use skerry_types::Millis;
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
@@ -21,6 +22,9 @@ const PURGES_MAX: usize = 200_000;
 const PURGE_SHARDS: usize = 16;
 /// What an entry costs beside its bytes.
 const ENTRY_OVERHEAD_BYTES: usize = 256;
+/// Bytes of an entry, about: an answer of ten items and the sixty candidates it was made from. What the
+/// cache sizes its tables by.
+const ENTRY_BYTES: u64 = 16 << 10;
 
 /// A body, and where the fixed-width fields in it are.
 #[derive(Debug, Clone)]
@@ -33,7 +37,7 @@ pub struct Rendered {
     pub head: Bytes,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Entry {
     key: Box<[u8]>,
     pub decision: Bytes,
@@ -46,14 +50,13 @@ pub struct Entry {
 }
 
 impl Entry {
-    fn weight(&self) -> u32 {
+    fn weight(&self) -> u64 {
         let bodies: usize = self
             .rendered
             .iter()
             .map(|r| r.bytes.len() + r.head.len() + 128)
             .sum();
-        let bytes = self.key.len() + self.decision.len() + bodies + ENTRY_OVERHEAD_BYTES;
-        u32::try_from(bytes).unwrap_or(u32::MAX)
+        (self.key.len() + self.decision.len() + bodies + ENTRY_OVERHEAD_BYTES) as u64
     }
 
     /// The body for exactly this, inside its time.
@@ -66,10 +69,40 @@ impl Entry {
     }
 }
 
+#[derive(Debug, Clone, Copy)]
+struct InBytes;
+
+impl Weighter<u128, Arc<Entry>> for InBytes {
+    fn weight(&self, _: &u128, entry: &Arc<Entry>) -> u64 {
+        entry.weight()
+    }
+}
+
+/// Keys are hashes already.
+#[derive(Debug, Clone, Copy, Default)]
+struct KeptHash(u64);
+
+impl Hasher for KeptHash {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = xxh3_64(bytes);
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "half of a hash is one")]
+    fn write_u128(&mut self, key: u128) {
+        self.0 = key as u64;
+    }
+}
+
+type Entries = Cache<u128, Arc<Entry>, InBytes, BuildHasherDefault<KeptHash>>;
+
 /// What is looked up or stored where. Cheap to clone, shared by all threads.
 #[derive(Clone)]
 pub struct ResponseCache {
-    entries: Cache<u128, Arc<Entry>>,
+    entries: Arc<Entries>,
     purges: Arc<Purges>,
 }
 
@@ -90,10 +123,14 @@ pub struct PurgeMark(u64);
 impl ResponseCache {
     #[must_use]
     pub fn new(bytes_max: u64) -> Self {
-        let entries = Cache::builder()
-            .max_capacity(bytes_max)
-            .weigher(|_, entry: &Arc<Entry>| entry.weight())
-            .build();
+        let items = usize::try_from(bytes_max / ENTRY_BYTES).unwrap_or(usize::MAX);
+        let entries = Entries::with(
+            items,
+            bytes_max,
+            InBytes,
+            BuildHasherDefault::default(),
+            DefaultLifecycle::default(),
+        );
         let purges = Purges {
             count: AtomicU64::new(1),
             floor: AtomicU64::new(0),
@@ -101,7 +138,7 @@ impl ResponseCache {
             tags: std::array::from_fn(|_| Mutex::new(HashMap::new())),
         };
         Self {
-            entries,
+            entries: Arc::new(entries),
             purges: Arc::new(purges),
         }
     }
@@ -151,29 +188,18 @@ impl ResponseCache {
 
     /// Keeps a body beside the decision that it was rendered from; where that has gone, nothing.
     pub fn keep(&self, key: &[u8], body: &Rendered) {
-        self.entries.entry(xxh3_128(key)).and_compute_with(|held| {
-            let Some(held) = held
-                .map(moka::Entry::into_value)
-                .filter(|held| *held.key == *key)
-            else {
-                return Op::Nop;
-            };
-            let mut rendered = held.rendered.clone();
-            rendered.retain(|other| other.render != body.render);
-            if rendered.len() == RENDERED_MAX {
-                rendered.remove(0);
-            }
-            rendered.push(body.clone());
-            Op::Put(Arc::new(Entry {
-                key: held.key.clone(),
-                decision: held.decision.clone(),
-                expires: held.expires,
-                stale_until: held.stale_until,
-                tags: held.tags.clone(),
-                made_at: held.made_at,
-                rendered,
-            }))
-        });
+        let place = xxh3_128(key);
+        let held = self.entries.peek(&place).filter(|held| *held.key == *key);
+        let Some(mut entry) = held.map(Arc::unwrap_or_clone) else {
+            return;
+        };
+        entry.rendered.retain(|other| other.render != body.render);
+        if entry.rendered.len() == RENDERED_MAX {
+            entry.rendered.remove(0);
+        }
+        entry.rendered.push(body.clone());
+        // A decision stored meanwhile gives way to this one, which is as valid as it was.
+        let _ = self.entries.replace(place, Arc::new(entry), true);
     }
 
     /// Everything under the tag that was made, or begun, before now is gone.
@@ -190,7 +216,7 @@ impl ResponseCache {
     /// Bytes and entries held.
     #[must_use]
     pub fn size(&self) -> (u64, u64) {
-        (self.entries.weighted_size(), self.entries.entry_count())
+        (self.entries.weight(), self.entries.len() as u64)
     }
 }
 
@@ -338,7 +364,6 @@ mod tests {
                 cache.mark(),
             );
         }
-        cache.entries.run_pending_tasks();
         assert!(cache.size().0 <= 64 << 10);
     }
 }

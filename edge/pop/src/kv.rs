@@ -7,15 +7,14 @@
 use crate::error::Error;
 use bytes::Bytes;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
-use moka::notification::RemovalCause;
-use moka::ops::compute::{CompResult, Op};
-use moka::policy::EvictionPolicy;
-use moka::sync::Cache;
+use lru::LruCache;
 use parking_lot::Mutex;
 use std::collections::HashSet;
+use std::hash::BuildHasherDefault;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
 
 /// How long a change may wait for the disk, in milliseconds.
 pub const FLUSH_MS: u64 = 1_000;
@@ -23,6 +22,10 @@ pub const FLUSH_MS: u64 = 1_000;
 pub const VALUE_BYTES_MAX: usize = 256 << 10;
 /// What an entry costs beside its bytes.
 const ENTRY_OVERHEAD_BYTES: usize = 160;
+/// Keys lie in so many parts, each with a lock; fewer where memory is small, so that each holds a few of
+/// the largest contexts.
+const PARTS_MAX: u64 = 64;
+const PART_BYTES_MIN: u64 = 4 * VALUE_BYTES_MAX as u64;
 const BLOCK_CACHE_BYTES: u64 = 1 << 20;
 const JOURNAL_BYTES_MAX: u64 = 64 << 20;
 
@@ -36,11 +39,46 @@ pub struct Versioned {
 /// Contexts by key. Cheap to clone.
 #[derive(Clone)]
 pub struct Kv {
-    values: Cache<Arc<str>, Versioned>,
+    parts: Arc<[Mutex<Part>]>,
     version: Arc<AtomicU64>,
     /// Keys whose copy on disk is behind.
     dirty: Arc<Mutex<HashSet<Arc<str>>>>,
     disk: Option<Arc<Disk>>,
+}
+
+/// Some of the keys. The one used longest ago goes first.
+struct Part {
+    values: LruCache<Arc<str>, Versioned, BuildHasherDefault<Xxh3Default>>,
+    bytes: usize,
+    bytes_max: usize,
+}
+
+impl Part {
+    /// Keeps a value; returns the keys that had to go for it.
+    fn put(&mut self, key: Arc<str>, value: Versioned) -> Vec<Arc<str>> {
+        self.bytes += weight(&key, &value);
+        if let Some(old) = self.values.put(key.clone(), value) {
+            self.bytes -= weight(&key, &old);
+        }
+        let mut gone = Vec::new();
+        while self.bytes > self.bytes_max
+            && let Some((key, value)) = self.values.pop_lru()
+        {
+            self.bytes -= weight(&key, &value);
+            gone.push(key);
+        }
+        gone
+    }
+
+    fn remove(&mut self, key: &str) {
+        if let Some((key, value)) = self.values.pop_entry(key) {
+            self.bytes -= weight(&key, &value);
+        }
+    }
+}
+
+fn weight(key: &str, value: &Versioned) -> usize {
+    key.len() + value.bytes.len() + ENTRY_OVERHEAD_BYTES
 }
 
 struct Disk {
@@ -52,25 +90,19 @@ impl Kv {
     /// Contexts in memory only.
     #[must_use]
     pub fn in_memory(bytes_max: u64) -> Self {
-        let dirty: Arc<Mutex<HashSet<Arc<str>>>> = Arc::default();
-        let evicted = dirty.clone();
-        let values = Cache::builder()
-            .max_capacity(bytes_max)
-            .eviction_policy(EvictionPolicy::lru())
-            .weigher(|key: &Arc<str>, value: &Versioned| {
-                u32::try_from(key.len() + value.bytes.len() + ENTRY_OVERHEAD_BYTES)
-                    .unwrap_or(u32::MAX)
+        let count = (bytes_max / PART_BYTES_MIN).clamp(1, PARTS_MAX);
+        let bytes_max = usize::try_from(bytes_max / count).unwrap_or(usize::MAX);
+        let part = |_| {
+            Mutex::new(Part {
+                values: LruCache::unbounded_with_hasher(BuildHasherDefault::default()),
+                bytes: 0,
+                bytes_max,
             })
-            .eviction_listener(move |key: Arc<Arc<str>>, _, cause| {
-                if cause != RemovalCause::Replaced {
-                    evicted.lock().insert(key.as_ref().clone());
-                }
-            })
-            .build();
+        };
         Self {
-            values,
+            parts: (0..count).map(part).collect(),
             version: Arc::new(AtomicU64::new(1)),
-            dirty,
+            dirty: Arc::default(),
             disk: None,
         }
     }
@@ -103,7 +135,9 @@ impl Kv {
                     bytes: Bytes::copy_from_slice(&value),
                     version: kv.next_version(),
                 };
-                kv.values.insert(Arc::from(key), value);
+                // What does not fit goes from the disk with the next flush.
+                let gone = kv.part(key).lock().put(Arc::from(key), value);
+                kv.dirty.lock().extend(gone);
             }
         }
         kv.disk = Some(Arc::new(disk));
@@ -112,13 +146,14 @@ impl Kv {
 
     #[must_use]
     pub fn get(&self, key: &str) -> Option<Versioned> {
-        self.values.get(key)
+        self.part(key).lock().values.get(key).cloned()
     }
 
     /// The version of the context, 0 for none.
     #[must_use]
     pub fn version(&self, key: &str) -> u64 {
-        self.values.get(key).map_or(0, |held| held.version)
+        let mut part = self.part(key).lock();
+        part.values.get(key).map_or(0, |held| held.version)
     }
 
     /// Writes where the version is still `expected` (0: none).
@@ -138,35 +173,34 @@ impl Kv {
         key: &str,
         change: impl FnOnce(Option<&Versioned>) -> Option<Bytes>,
     ) -> Option<u64> {
+        let mut part = self.part(key).lock();
+        let bytes = change(part.values.peek(key))?;
+        let version = self.next_version();
         let key: Arc<str> = Arc::from(key);
-        let done = self.values.entry_by_ref(&key).and_compute_with(|held| {
-            let held = held.map(moka::Entry::into_value);
-            match change(held.as_ref()) {
-                Some(bytes) => Op::Put(Versioned {
-                    bytes,
-                    version: self.next_version(),
-                }),
-                None => Op::Nop,
-            }
-        });
-        match done {
-            CompResult::Inserted(entry) | CompResult::ReplacedWith(entry) => {
-                self.dirty.lock().insert(key);
-                Some(entry.into_value().version)
-            }
-            _ => None,
-        }
+        let mut changed = part.put(Arc::clone(&key), Versioned { bytes, version });
+        changed.push(key);
+        self.dirty.lock().extend(changed);
+        Some(version)
     }
 
     pub fn remove(&self, key: &str) {
-        self.values.invalidate(key);
+        let mut part = self.part(key).lock();
+        part.remove(key);
         self.dirty.lock().insert(Arc::from(key));
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "a few bits of a hash")]
+    fn part(&self, key: &str) -> &Mutex<Part> {
+        &self.parts[xxh3_64(key.as_bytes()) as usize % self.parts.len()]
     }
 
     /// Keys held, for the origin's push of contexts.
     #[must_use]
     pub fn len(&self) -> u64 {
-        self.values.entry_count()
+        self.parts
+            .iter()
+            .map(|part| part.lock().values.len() as u64)
+            .sum()
     }
 
     /// Brings the disk copy up to date. Blocks: call it off the request path.
@@ -176,7 +210,7 @@ impl Kv {
         let count = keys.len();
         let mut batch = disk.database.batch();
         for key in &keys {
-            match self.values.get(key) {
+            match self.part(key).lock().values.peek(key) {
                 Some(held) => batch.insert(&disk.contexts, key.as_bytes(), held.bytes.as_ref()),
                 None => batch.remove(&disk.contexts, key.as_bytes()),
             }
@@ -261,9 +295,8 @@ mod tests {
         let kv = Kv::in_memory(64 << 10);
         for n in 0..1_000 {
             kv.put(&format!("u{n}"), Bytes::from(vec![0; 1_000]), 0);
-            kv.values.run_pending_tasks();
         }
-        assert!(kv.values.weighted_size() <= 64 << 10);
+        assert!(kv.parts.iter().map(|part| part.lock().bytes).sum::<usize>() <= 64 << 10);
         assert!(kv.version("u999") > 0 && kv.version("u0") == 0);
     }
 }

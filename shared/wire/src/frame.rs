@@ -24,6 +24,9 @@ pub const EVENTS_MAX: usize = 500;
 pub const PROTOCOL: (u16, u16) = (1, 1);
 /// ALPN protocol id.
 pub const ALPN: &[u8] = b"skerry/1";
+/// What a UDP socket may hold for a reader who waits for a core, in bytes, as far as the kernel allows it
+/// (`net.core.rmem_max`): beyond it a burst of answers loses datagrams.
+pub const SOCKET_BYTES: usize = 4 << 20;
 /// Name that origin certificates carry.
 pub const SERVER_NAME: &str = "origin.skerry";
 

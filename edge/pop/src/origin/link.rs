@@ -9,12 +9,13 @@ use super::frames::{self, FrameError};
 use super::health::OBSERVE_MS;
 use super::{BROKEN, Inner, push};
 use crate::shared::Shared;
-use quinn::{ClientConfig, Endpoint, RecvStream, SendStream};
+use quinn::{ClientConfig, Endpoint, EndpointConfig, RecvStream, SendStream, TokioRuntime};
 use skerry_types::Tick;
-use skerry_wire::frame::{Control, EVENTS_MAX, Hello, PROTOCOL, SERVER_NAME};
+use skerry_wire::frame::{Control, EVENTS_MAX, Hello, PROTOCOL, SERVER_NAME, SOCKET_BYTES};
 use skerry_wire::value::ExposureBytes;
 use skerry_wire::{CodecError, decode, encode};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use socket2::SockRef;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -166,7 +167,11 @@ impl Endpoints {
             SocketAddr::V6(_) => (&mut self.v6, IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
         };
         if slot.is_none() {
-            *slot = Some(Endpoint::client(SocketAddr::new(any, 0))?);
+            let socket = UdpSocket::bind(SocketAddr::new(any, 0))?;
+            // As much as the kernel gives: less costs datagrams in a burst, and nothing else.
+            let _ = SockRef::from(&socket).set_recv_buffer_size(SOCKET_BYTES);
+            let config = EndpointConfig::default();
+            *slot = Some(Endpoint::new(config, None, socket, Arc::new(TokioRuntime))?);
         }
         slot.as_ref()
             .ok_or_else(|| std::io::ErrorKind::NotFound.into())

@@ -13,9 +13,13 @@ use crate::counters::Counters;
 use crate::hub::{Hub, News};
 use crate::tls::{Keys, Peer, peer_of};
 use crate::{Error, Limits};
-use quinn::{Endpoint, Incoming, ServerConfig, TransportConfig, VarInt};
+use quinn::{
+    Endpoint, EndpointConfig, Incoming, ServerConfig, TokioRuntime, TransportConfig, VarInt,
+};
 use rustls_pki_types::CertificateDer;
-use std::net::SocketAddr;
+use skerry_wire::frame::SOCKET_BYTES;
+use socket2::SockRef;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -77,7 +81,13 @@ pub fn listen(addr: SocketAddr, keys: &Keys, limits: &Limits) -> Result<Endpoint
     config
         .transport_config(Arc::new(transport))
         .max_incoming(limits.connections_max);
-    Endpoint::server(config, addr).map_err(|error| Error::Listen {
+    let bound = UdpSocket::bind(addr).and_then(|socket| {
+        // As much as the kernel gives: less costs datagrams in a burst, and nothing else.
+        let _ = SockRef::from(&socket).set_recv_buffer_size(SOCKET_BYTES);
+        let runtime = Arc::new(TokioRuntime);
+        Endpoint::new(EndpointConfig::default(), Some(config), socket, runtime)
+    });
+    bound.map_err(|error| Error::Listen {
         addr,
         reason: error.to_string(),
     })

@@ -101,6 +101,8 @@ pub struct Settings {
     /// `[events.TYPE]`
     pub events: BTreeMap<Box<str>, EventRule>,
     values: BTreeMap<&'static str, (String, Source)>,
+    /// The file that was read, where there is one.
+    file: PathBuf,
 }
 
 impl Settings {
@@ -144,14 +146,29 @@ impl Settings {
             values: values.collect(),
             surfaces: from_file.surfaces,
             events: from_file.events,
+            file: path,
         })
     }
 
-    /// Every setting with its value and source, by name.
-    pub fn all(&self) -> impl Iterator<Item = (&'static str, &str, &Source)> {
-        self.values
-            .iter()
-            .map(|(name, (value, source))| (*name, value.as_str(), source))
+    /// Every setting with its value and source, by name; then the sections of surfaces and events, which
+    /// only a file has.
+    pub fn all(&self) -> impl Iterator<Item = (String, String, Source)> {
+        let values = self.values.iter();
+        let values = values
+            .map(|(name, (value, source))| ((*name).to_owned(), value.clone(), source.clone()));
+        let surfaces = self.surfaces.iter();
+        let surfaces = surfaces.map(|surface| (format!("surfaces.{surface}"), String::new()));
+        let events = self.events.iter().flat_map(|(name, rule)| {
+            let taste = rule.taste.map(|taste| {
+                let at = TASTES.iter().find(|(_, known)| *known == taste);
+                let text = at.map_or("", |(text, _)| text);
+                (format!("events.{name}.taste"), text.to_owned())
+            });
+            let weight = (format!("events.{name}.weight"), rule.weight.to_string());
+            taste.into_iter().chain([weight])
+        });
+        let sections = surfaces.chain(events);
+        values.chain(sections.map(|(name, value)| (name, value, Source::File(self.file.clone()))))
     }
 
     /// The value of a setting, or the flag's where it was given; an error where there is neither.
@@ -275,6 +292,12 @@ fn surface(name: &str, value: &toml::Value) -> anyhow::Result<Surface> {
     }
 }
 
+const TASTES: [(&str, Taste); 3] = [
+    ("positive", Taste::Positive),
+    ("negative", Taste::Negative),
+    ("neutral", Taste::Neutral),
+];
+
 /// `[events.TYPE]`: what events of a type say.
 fn event(value: &toml::Value) -> Result<EventRule, String> {
     let table = value.as_table().ok_or("it is a section of its own")?;
@@ -282,12 +305,9 @@ fn event(value: &toml::Value) -> Result<EventRule, String> {
     for (key, value) in table {
         match (key.as_str(), value) {
             ("taste", toml::Value::String(taste)) => {
-                rule.taste = Some(match taste.as_str() {
-                    "positive" => Taste::Positive,
-                    "negative" => Taste::Negative,
-                    "neutral" => Taste::Neutral,
-                    _ => return Err("taste is positive, negative or neutral".to_owned()),
-                });
+                let known = TASTES.iter().find(|(text, _)| text == taste);
+                let (_, taste) = known.ok_or("taste is positive, negative or neutral")?;
+                rule.taste = Some(*taste);
             }
             ("weight", toml::Value::Integer(weight)) => rule.weight = *weight as f32,
             ("weight", toml::Value::Float(weight)) => rule.weight = *weight as f32,
@@ -344,11 +364,8 @@ mod tests {
         assert_eq!(settings.parsed::<u16>("pop.port", None).unwrap(), 2);
         assert_eq!(settings.text("pop.name", None).unwrap(), "a");
         assert_eq!(settings.text("node.region", None).unwrap(), "local");
-        let port = settings
-            .all()
-            .find(|(name, ..)| *name == "pop.port")
-            .unwrap();
-        assert_eq!(port.2, &Source::Env("SKERRY_PORT"));
+        let port = settings.all().find(|(name, ..)| name == "pop.port");
+        assert_eq!(port.unwrap().2, Source::Env("SKERRY_PORT"));
     }
 
     #[test]
@@ -366,6 +383,18 @@ mod tests {
             ("like", None, 3.0),
         ];
         assert_eq!(found, want);
+        let shown = settings
+            .all()
+            .filter(|(name, ..)| name.starts_with("events."));
+        let shown: Vec<_> = shown
+            .map(|(name, value, _)| format!("{name}={value}"))
+            .collect();
+        let want = [
+            "events.finished.taste=positive",
+            "events.finished.weight=2.5",
+            "events.like.weight=3",
+        ];
+        assert_eq!(shown, want);
     }
 
     #[test]

@@ -27,6 +27,8 @@ const ENTRY_OVERHEAD_BYTES: usize = 160;
 const PARTS_MAX: u64 = 64;
 const PART_BYTES_MIN: u64 = 4 * VALUE_BYTES_MAX as u64;
 const BLOCK_CACHE_BYTES: u64 = 1 << 20;
+/// What waits in memory for its file, at most, in bytes.
+const MEMTABLE_BYTES: u64 = 16 << 20;
 const JOURNAL_BYTES_MAX: u64 = 64 << 20;
 
 /// A context and its version.
@@ -236,7 +238,8 @@ fn open_disk(dir: &Path) -> fjall::Result<Disk> {
         .max_journaling_size(JOURNAL_BYTES_MAX)
         .worker_threads(1)
         .open()?;
-    let contexts = database.keyspace("contexts", KeyspaceCreateOptions::default)?;
+    let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
+    let contexts = database.keyspace("contexts", options)?;
     Ok(Disk { database, contexts })
 }
 

@@ -215,21 +215,15 @@ impl Inner {
                 .await
                 .map_err(|_| AskError::Failed)?;
             let _ = send.finish();
-            let answer = frames::read(&mut recv).await.map_err(|error| match error {
-                frames::FrameError::Lost => AskError::Down,
-                error => {
-                    self.meter.protocol_error(error.code());
-                    AskError::Failed
-                }
-            })?;
-            // The stream's end came with the answer: dropped before it is seen, the stream would
-            // send the origin a datagram to say so.
-            tokio::select! {
-                biased;
-                _ = recv.read_chunk(1, true) => {}
-                () = std::future::ready(()) => {}
-            }
-            Ok(answer)
+            frames::read_only(&mut recv)
+                .await
+                .map_err(|error| match error {
+                    frames::FrameError::Lost => AskError::Down,
+                    error => {
+                        self.meter.protocol_error(error.code());
+                        AskError::Failed
+                    }
+                })
         };
         match tokio::time::timeout_at(deadline, exchange).await {
             Ok(answer) => judge(answer?),

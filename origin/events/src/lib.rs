@@ -27,6 +27,7 @@ pub use handle::Log;
 pub use lag::Lag;
 pub use log::{Reader, Record};
 
+use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 use skerry_types::Millis;
 
 /// An id is remembered for this long after it was stored, in milliseconds.
@@ -34,6 +35,16 @@ pub const DEDUPE_MS: Millis = 7 * 24 * 3600 * 1000;
 /// `Event::pop` of what an import brought: its ids are remembered for ever, so that importing the
 /// same data again changes nothing.
 pub const IMPORTED: &str = "import";
+
+/// What a keyspace holds in memory before it writes a file, at most, in bytes: an origin has a dozen.
+const MEMTABLE_BYTES: u64 = 16 << 20;
+
+/// A keyspace of the origin's database; made where it is missing.
+pub fn keyspace(db: &Database, name: &str) -> fjall::Result<Keyspace> {
+    db.keyspace(name, || {
+        KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES)
+    })
+}
 
 /// Why the log did not do what was asked.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -1,7 +1,7 @@
 //! What the log holds, and reading it. Writing is in `commit.rs`, by one thread.
 
 use crate::{Error, keys};
-use fjall::{Database, Keyspace, KeyspaceCreateOptions};
+use fjall::{Database, Keyspace};
 use serde::{Deserialize, Serialize};
 use skerry_types::{Event, Millis, TenantId};
 use skerry_wire::codec::{decode_as, encode_as};
@@ -34,7 +34,7 @@ pub struct Reader {
 
 impl Reader {
     pub(crate) fn open(db: &Database) -> Result<Self, Error> {
-        let open = |name| db.keyspace(name, KeyspaceCreateOptions::default);
+        let open = |name| crate::keyspace(db, name);
         Ok(Self {
             events: open("events")?,
             ids: open("event_ids")?,

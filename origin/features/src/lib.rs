@@ -13,7 +13,7 @@
     clippy::indexing_slicing
 )]
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions};
+use fjall::{Database, Keyspace};
 use parking_lot::RwLock;
 use skerry_origin_events::{Consumer, Reader, Stored};
 use skerry_types::{Event, TenantId, UserContext, context_key};
@@ -80,7 +80,7 @@ pub struct Store {
 impl Store {
     /// Opens the store and brings it up to the end of the log.
     pub fn open(db: &Database, log: &Reader) -> Result<Self, Error> {
-        let open = |name| db.keyspace(name, KeyspaceCreateOptions::default);
+        let open = |name| skerry_origin_events::keyspace(db, name);
         let store = Self {
             db: db.clone(),
             contexts: open("contexts")?,

@@ -3,7 +3,7 @@
 //! anything aside. Small files are replaced whole (write, sync, rename), never in place.
 
 use crate::Error;
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use fjall::{Database, Keyspace, PersistMode};
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -35,7 +35,7 @@ impl State {
             }
             opened => opened?,
         };
-        let meta = db.keyspace("meta", KeyspaceCreateOptions::default)?;
+        let meta = skerry_origin_events::keyspace(&db, "meta")?;
         Ok(Self {
             dir: dir.to_owned(),
             db,
@@ -44,7 +44,7 @@ impl State {
     }
 
     pub fn keyspace(&self, name: &str) -> Result<Keyspace, Error> {
-        Ok(self.db.keyspace(name, KeyspaceCreateOptions::default)?)
+        Ok(skerry_origin_events::keyspace(&self.db, name)?)
     }
 
     /// Moves what was written lately out of the journal, so that the next start need not read it

@@ -3,6 +3,7 @@
 //! Invariants: a length is checked before anything is allocated, and memory grows with what has
 //! arrived; a peer that has begun a frame finishes it in [`FRAME_MS_MAX`] or is cut off.
 
+use quinn::RecvStream;
 use skerry_wire::frame::{FRAME_BYTES_MAX, FRAME_MS_MAX};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -64,6 +65,18 @@ async fn read_within<R: AsyncRead + Unpin>(
         .map_err(|_| FrameError::Slow)?
 }
 
+/// The one frame of a stream. The stream's end comes with it, as a rule: a stream that is dropped before
+/// that is seen sends its peer a datagram to say so.
+pub async fn read_only(stream: &mut RecvStream) -> Result<Vec<u8>, FrameError> {
+    let frame = read(stream).await?;
+    tokio::select! {
+        biased;
+        _ = stream.read_chunk(1, true) => {}
+        () = std::future::ready(()) => {}
+    }
+    Ok(frame)
+}
+
 /// Exactly so many bytes, allocated as they come.
 pub async fn read_bytes<R: AsyncRead + Unpin>(
     stream: &mut R,
@@ -98,6 +111,8 @@ pub async fn write<W: AsyncWrite + Unpin>(stream: &mut W, frame: &[u8]) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
+    use quinn::{ClientConfig, Endpoint, ServerConfig};
+    use std::sync::Arc;
 
     async fn read_all(bytes: &[u8]) -> String {
         let mut stream = bytes;
@@ -149,5 +164,50 @@ mod tests {
             .await
             .unwrap_err();
         assert_eq!(error.code(), "frame_large");
+    }
+
+    /// Both ends of a connection on this machine.
+    async fn connected() -> (Endpoint, quinn::Connection, Endpoint, quinn::Connection) {
+        let own = rcgen::generate_simple_self_signed(["origin".to_owned()]).unwrap();
+        let key =
+            rustls_pki_types::PrivateKeyDer::try_from(own.signing_key.serialize_der()).unwrap();
+        let server = ServerConfig::with_single_cert(vec![own.cert.der().clone()], key).unwrap();
+        let here = (std::net::Ipv4Addr::LOCALHOST, 0).into();
+        let server = Endpoint::server(server, here).unwrap();
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(own.cert.der().clone()).unwrap();
+        let client = Endpoint::client(here).unwrap();
+        let config = ClientConfig::with_root_certificates(Arc::new(roots)).unwrap();
+        let connecting = client.connect_with(config, server.local_addr().unwrap(), "origin");
+        let accepting = async { server.accept().await.unwrap().await.unwrap() };
+        let (ours, theirs) = tokio::join!(connecting.unwrap(), accepting);
+        (client, ours.unwrap(), server, theirs)
+    }
+
+    #[tokio::test]
+    async fn streams_are_read_to_their_end() {
+        const ASKED: u64 = 40;
+        let (_client, ours, _server, theirs) = connected().await;
+        let answering = async {
+            for _ in 0..ASKED {
+                let (mut send, mut recv) = theirs.accept_bi().await.unwrap();
+                read_only(&mut recv).await.unwrap();
+                write(&mut send, &[7; 100]).await.unwrap();
+                send.finish().unwrap();
+            }
+        };
+        let asking = async {
+            for _ in 0..ASKED {
+                let (mut send, mut recv) = ours.open_bi().await.unwrap();
+                write(&mut send, &[7; 100]).await.unwrap();
+                send.finish().unwrap();
+                assert_eq!(read_only(&mut recv).await.unwrap().len(), 100);
+            }
+        };
+        tokio::join!(answering, asking);
+        for (side, connection) in [("asking", &ours), ("answering", &theirs)] {
+            let told_to_stop = connection.stats().frame_rx.stop_sending;
+            assert!(told_to_stop < ASKED / 4, "{side}: {told_to_stop}");
+        }
     }
 }

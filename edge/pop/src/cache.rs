@@ -10,10 +10,10 @@ use quick_cache::Weighter;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use skerry_types::Millis;
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
+use xxhash_rust::xxh3::{Xxh3Default, xxh3_64, xxh3_128};
 
 /// Bodies kept beside one decision, at most: the same question with other `n` or `fields`.
 const RENDERED_MAX: usize = 4;
@@ -78,26 +78,7 @@ impl Weighter<u128, Arc<Entry>> for InBytes {
     }
 }
 
-/// Keys are hashes already.
-#[derive(Debug, Clone, Copy, Default)]
-struct KeptHash(u64);
-
-impl Hasher for KeptHash {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        self.0 = xxh3_64(bytes);
-    }
-
-    #[expect(clippy::cast_possible_truncation, reason = "half of a hash is one")]
-    fn write_u128(&mut self, key: u128) {
-        self.0 = key as u64;
-    }
-}
-
-type Entries = Cache<u128, Arc<Entry>, InBytes, BuildHasherDefault<KeptHash>>;
+type Entries = Cache<u128, Arc<Entry>, InBytes, BuildHasherDefault<Xxh3Default>>;
 
 /// What is looked up or stored where. Cheap to clone, shared by all threads.
 #[derive(Clone)]

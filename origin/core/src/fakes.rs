@@ -240,26 +240,15 @@ impl Model for FakeModel {
         _profile: &Self::Profile,
         near: &[(u32, f32)],
         k: usize,
+        allow: &dyn Fn(u32) -> bool,
     ) -> Vec<CandidateRow> {
-        let near = near.iter().map(|(item, _)| CandidateRow {
+        let near = near.iter().filter(|(item, _)| allow(*item));
+        let rows = near.map(|(item, _)| CandidateRow {
             item: *item,
             source: Source::Vector,
             because: None,
         });
-        near.take(k).collect()
-    }
-
-    fn candidates_where(
-        &self,
-        profile: &Self::Profile,
-        near: &[(u32, f32)],
-        k: usize,
-        allow: &dyn Fn(u32) -> bool,
-    ) -> Vec<CandidateRow> {
-        let mut rows = self.candidates(profile, near, near.len());
-        rows.retain(|row| allow(row.item));
-        rows.truncate(k);
-        rows
+        rows.take(k).collect()
     }
 
     fn rank(&self, profile: &Self::Profile, rows: &[CandidateRow]) -> Result<Vec<f32>, PortError> {

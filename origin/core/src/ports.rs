@@ -168,13 +168,6 @@ pub trait Model: Send + Sync {
         profile: &Self::Profile,
         near: &[(u32, f32)],
         k: usize,
-    ) -> Vec<CandidateRow>;
-    /// [`Model::candidates`] among the rows for which `allow` holds.
-    fn candidates_where(
-        &self,
-        profile: &Self::Profile,
-        near: &[(u32, f32)],
-        k: usize,
         allow: &dyn Fn(u32) -> bool,
     ) -> Vec<CandidateRow>;
     /// One score for each row, higher is better.

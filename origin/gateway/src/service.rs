@@ -102,11 +102,7 @@ impl skerry_origin_core::Model for Service {
         profile.query()
     }
 
-    fn candidates(&self, profile: &UserState, near: &[(u32, f32)], k: usize) -> Vec<CandidateRow> {
-        self.model.candidates(profile, near, k)
-    }
-
-    fn candidates_where(
+    fn candidates(
         &self,
         profile: &UserState,
         near: &[(u32, f32)],

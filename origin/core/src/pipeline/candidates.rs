@@ -14,9 +14,10 @@ const NEAR_MAX: usize = 100;
 const RANKED_MAX: usize = 150;
 /// Candidates with the best base scores among which that many are looked for.
 const FOUND_MAX: usize = 300;
-/// Trending items that an answer without a taste to go by is made from; those that a filter is tried on.
+/// Trending items that an answer without a taste to go by is made from, and those among which they are
+/// looked for where too few of the first may be shown.
 const TRENDING_MAX: usize = 400;
-const TRENDING_FILTERED_MAX: usize = 20_000;
+const TRENDING_SEARCHED_MAX: usize = 20_000;
 
 impl<W: World> Run<'_, W> {
     /// Rows that may be shown, best base score first.
@@ -34,7 +35,7 @@ impl<W: World> Run<'_, W> {
                 rows.retain(|row| allow(row.item));
                 rows
             }
-            Route::Popular => self.trending(model, &allow).collect(),
+            Route::Popular => self.trending(model, &allow),
             Route::Recommend | Route::Similar { .. } => self.personal(model, profile, &allow),
         }
     }
@@ -70,7 +71,7 @@ impl<W: World> Run<'_, W> {
         let (mut near, mut rows) = (Vec::new(), Vec::new());
         if !filtered {
             near = self.near(model, profile, None);
-            rows = model.candidates(profile, &near, FOUND_MAX.max(ranked));
+            rows = model.candidates(profile, &near, FOUND_MAX.max(ranked), &|_| true);
             let mut left = ranked;
             rows.retain(|row| {
                 let keep = left > 0 && allow(row.item);
@@ -82,13 +83,13 @@ impl<W: World> Run<'_, W> {
         // may be shown.
         if filtered || (rows.len() < kept && !near.is_empty()) {
             near = self.near(model, profile, Some(allow));
-            rows = model.candidates_where(profile, &near, ranked, allow);
+            rows = model.candidates(profile, &near, ranked, allow);
         }
         if near.is_empty() {
             // Without neighbours the order of the sources says little: all of it is ranked.
             let known: HashSet<u32> = rows.iter().map(|row| row.item).collect();
             let others = self.trending(model, allow);
-            rows.extend(others.filter(|row| !known.contains(&row.item)));
+            rows.extend(others.into_iter().filter(|row| !known.contains(&row.item)));
         }
         let detail = format!("{} near, {} in all", near.len(), rows.len());
         self.present("candidates", None, detail);
@@ -118,21 +119,21 @@ impl<W: World> Run<'_, W> {
     }
 
     /// Trending items that may be shown, most trending first.
-    fn trending(
-        &self,
-        model: &W::Model,
-        allow: &dyn Fn(u32) -> bool,
-    ) -> impl Iterator<Item = CandidateRow> {
-        let most = match self.question.ask.filter {
-            Some(_) => TRENDING_FILTERED_MAX,
-            None => TRENDING_MAX,
+    fn trending(&self, model: &W::Model, allow: &dyn Fn(u32) -> bool) -> Vec<CandidateRow> {
+        let among = |most: usize| -> Vec<CandidateRow> {
+            let rows = model.trending(most).into_iter().map(|(row, _)| row);
+            let rows = rows.filter(|row| allow(*row)).take(TRENDING_MAX);
+            rows.map(|item| CandidateRow {
+                item,
+                source: Source::Trending,
+                because: None,
+            })
+            .collect()
         };
-        let rows = model.trending(most).into_iter().map(|(row, _)| row);
-        let rows = rows.filter(|row| allow(*row)).take(TRENDING_MAX);
-        rows.map(|item| CandidateRow {
-            item,
-            source: Source::Trending,
-            because: None,
-        })
+        let rows = among(TRENDING_MAX);
+        if rows.len() < self.question.ask.n.kept() {
+            return among(TRENDING_SEARCHED_MAX);
+        }
+        rows
     }
 }

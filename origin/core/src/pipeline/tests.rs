@@ -176,6 +176,17 @@ fn a_list_is_full_where_enough_may_be_shown() {
             ..FakeWorld::new().liked(&seen)
         }
     };
+    let disliked = |items: std::ops::Range<usize>| {
+        let mut context = skerry_types::UserContext::default();
+        for (at, item) in items.enumerate() {
+            assert!(context.apply(&event(EventKind::Dislike, item, at as u64)));
+        }
+        FakeWorld {
+            items: 1_000,
+            context: Some(context),
+            ..FakeWorld::new()
+        }
+    };
     let near_crime = (11..).filter(|item| item % 3 == 2);
     let cases = [
         (
@@ -205,6 +216,13 @@ fn a_list_is_full_where_enough_may_be_shown() {
             Some(titled(3)),
             10,
             vec![3],
+        ),
+        (
+            "all that is trending is disliked",
+            disliked(400..1_000),
+            None,
+            10,
+            (390..400).collect(),
         ),
     ];
     for (name, world, filter, n, want) in cases {

@@ -1,7 +1,7 @@
 //! HTTP: from a connection to the worker and back.
 //!
-//! Invariants: a connection stays on one thread, with that thread's instances, so that a request
-//! takes no lock; a body beyond the limit is never read, let alone buffered; every wait on a peer has
+//! Invariants: a connection stays on one thread, with that thread's instances and its line to the origin,
+//! so that a request takes no lock and wakes no other thread; a body beyond the limit is never read, let alone buffered; every wait on a peer has
 //! a bound; only the headers that the core reads cross into the worker.
 
 mod messages;
@@ -9,6 +9,7 @@ mod messages;
 use crate::cache::Rendered;
 use crate::clock::{Clock, Entropy};
 use crate::native::{self, Native};
+use crate::origin::Line;
 use crate::shared::Shared;
 use crate::worker::{INSTANCES_MAX, Instances, Worker, WorkerError};
 use crate::world::skerry::edge::types::{
@@ -81,8 +82,12 @@ pub fn start(number: usize, setup: Setup) -> std::io::Result<Thread> {
             let serving = async move {
                 let drain = setup.drain.clone();
                 let instances = INSTANCES_MAX.div_ceil(setup.threads.max(1));
+                let (line, hang_up) = (Line::default(), CancellationToken::new());
+                let origin = setup.shared.origin.clone();
+                let keeping = line.clone().keep(origin, hang_up.clone());
+                let keeping = tokio::task::spawn_local(keeping);
                 let server = Rc::new(Server {
-                    instances: Instances::new(setup.worker, setup.shared.clone(), instances),
+                    instances: Instances::new(setup.worker, setup.shared.clone(), line, instances),
                     shared: setup.shared,
                     metrics: setup.metrics,
                     loopback: setup.loopback,
@@ -100,6 +105,8 @@ pub fn start(number: usize, setup: Setup) -> std::io::Result<Thread> {
                     });
                 }
                 while running.join_next().await.is_some() {}
+                hang_up.cancel();
+                let _ = keeping.await;
             };
             runtime.block_on(local.run_until(serving));
         })?;

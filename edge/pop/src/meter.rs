@@ -13,11 +13,15 @@ use std::sync::Arc;
 /// Counts. Cheap to clone.
 #[derive(Clone)]
 pub struct Meter {
-    region: Arc<str>,
     connections: Gauge,
     breaker: Gauge,
     exposures_dropped: Counter,
+    /// One for each of [`ASKED`].
+    asked: Arc<[Histogram]>,
 }
+
+/// How a question to the origin may end.
+const ASKED: [&str; 6] = ["ok", "down", "timeout", "overloaded", "failed", "refused"];
 
 /// Handles of one kind of answer, found by its packed labels.
 struct Answered {
@@ -33,14 +37,17 @@ thread_local! {
 
 impl Meter {
     #[must_use]
-    pub fn new(region: Arc<str>) -> Self {
+    pub fn new(region: &str) -> Self {
         let connections = gauge!("skerry_connections");
         let breaker = gauge!("skerry_breaker_state", "target" => "origin");
+        let asked = ASKED.map(|outcome| {
+            histogram!("skerry_origin_seconds", "region" => region.to_owned(), "outcome" => outcome)
+        });
         Self {
-            region,
             connections,
             breaker,
             exposures_dropped: counter!("skerry_exposures_dropped_total"),
+            asked: asked.into(),
         }
     }
 
@@ -85,9 +92,10 @@ impl Meter {
 
     /// One question to the origin.
     pub fn asked(&self, took_us: u64, outcome: &'static str) {
-        let region = self.region.to_string();
-        histogram!("skerry_origin_seconds", "region" => region, "outcome" => outcome)
-            .record(took_us as f64 / 1e6);
+        let at = ASKED.iter().position(|one| *one == outcome);
+        if let Some(seconds) = at.and_then(|at| self.asked.get(at)) {
+            seconds.record(took_us as f64 / 1e6);
+        }
     }
 
     pub fn breaker(&self, state: BreakerState) {

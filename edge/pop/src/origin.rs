@@ -4,19 +4,23 @@
 //! connection or the breaker is not closed for its user; concurrent questions with one key are one
 //! question; overload feeds the throttle, never the breaker; probes are pings, never users.
 
+mod endpoint;
 mod flight;
 mod frames;
 mod health;
+mod line;
 mod link;
 pub mod push;
+#[cfg(test)]
+mod testing;
 mod tls;
 
+pub use line::Line;
 pub use link::{Peer, run};
 pub use tls::client_config;
 
 use crate::clock::Clock;
 use crate::meter::Meter;
-use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use flight::Flights;
 use health::Health;
@@ -30,7 +34,8 @@ use skerry_wire::value::ExposureBytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::{Notify, mpsc};
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, mpsc, watch};
 
 /// Exposures that wait to be sent, at most; beyond them they are dropped and counted.
 const EXPOSURES_MAX: usize = 8_192;
@@ -74,7 +79,8 @@ pub struct Origin {
 struct Inner {
     clock: Clock,
     meter: Meter,
-    connection: ArcSwapOption<quinn::Connection>,
+    /// The session with the origin, while there is one that takes questions.
+    session: watch::Sender<Option<Session>>,
     health: Mutex<Health>,
     flights: Flights,
     exposures: mpsc::Sender<ExposureBytes>,
@@ -83,7 +89,22 @@ struct Inner {
     /// Something for the control stream: a ping is due.
     ping: Notify,
     rolls: AtomicU64,
-    runtime: tokio::runtime::Handle,
+    /// Carries the session.
+    runtime: Handle,
+}
+
+/// A connection whose greeting is over, and what further ones to the same origin take.
+#[derive(Clone)]
+struct Session {
+    connection: quinn::Connection,
+    tls: quinn::ClientConfig,
+    pop: Arc<str>,
+}
+
+impl Session {
+    fn connection(&self) -> quinn::Connection {
+        self.connection.clone()
+    }
 }
 
 impl Origin {
@@ -94,14 +115,14 @@ impl Origin {
         let inner = Inner {
             clock,
             meter,
-            connection: ArcSwapOption::empty(),
+            session: watch::Sender::new(None),
             health: Mutex::new(Health::new(seed)),
             flights: Flights::default(),
             exposures,
             outbox: Mutex::new(Some(outbox)),
             ping: Notify::new(),
             rolls: AtomicU64::new(seed),
-            runtime: tokio::runtime::Handle::current(),
+            runtime: Handle::current(),
         };
         Self {
             inner: Arc::new(inner),
@@ -112,7 +133,7 @@ impl Origin {
     #[must_use]
     pub fn plan(&self, subject_hash: u64, left_ms: u32, pool: bool) -> Plan {
         let inner = &self.inner;
-        let connected = inner.connection.load().is_some();
+        let connected = inner.is_connected();
         inner.health.lock().plan(
             subject_hash,
             left_ms,
@@ -130,19 +151,29 @@ impl Origin {
         (hash >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// One question, or a share in the one that is under way with the same key.
+    /// One question, or a share in the one that is under way with the same key. It goes over the
+    /// caller's line, where that is up.
     pub async fn ask(
         &self,
+        line: &Line,
         key: Vec<u8>,
         question: Bytes,
         left_ms: u32,
     ) -> Result<Bytes, AskError> {
-        let Some(connection) = self.inner.connection.load_full() else {
-            return Err(AskError::Down);
+        let session = self
+            .inner
+            .session
+            .borrow()
+            .as_ref()
+            .map(Session::connection);
+        let session = session.ok_or(AskError::Down)?;
+        let (connection, runtime) = match line.connection() {
+            Some(own) => (own, Handle::current()),
+            None => (session, self.inner.runtime.clone()),
         };
         let inner = self.inner.clone();
         let ask = move || async move { inner.exchange(&connection, &question, left_ms).await };
-        let answer = self.inner.flights.join(&self.inner.runtime, key, ask);
+        let answer = self.inner.flights.join(&runtime, key, ask);
         let answered =
             tokio::time::timeout(Duration::from_millis(u64::from(left_ms)), answer).await;
         answered.unwrap_or(Err(AskError::Timeout))
@@ -162,7 +193,7 @@ impl Origin {
 
     #[must_use]
     pub fn is_connected(&self) -> bool {
-        self.inner.connection.load().is_some()
+        self.inner.is_connected()
     }
 
     /// State of the breaker, for metrics and the curious.
@@ -177,6 +208,10 @@ impl Origin {
 }
 
 impl Inner {
+    fn is_connected(&self) -> bool {
+        self.session.borrow().is_some()
+    }
+
     /// Asks over the wire and tells the state machines how it went.
     async fn exchange(
         &self,

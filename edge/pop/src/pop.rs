@@ -147,7 +147,7 @@ impl Options {
             source,
         };
         let clock = Clock::start();
-        let meter = Meter::new(self.region.as_str().into());
+        let meter = Meter::new(&self.region);
         let (mut sealing_key, mut seed) = ([0; 32], [0; 8]);
         fill_random(&mut sealing_key);
         fill_random(&mut seed);

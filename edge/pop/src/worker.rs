@@ -7,6 +7,7 @@
 
 use crate::error::Error;
 use crate::files;
+use crate::origin::Line;
 use crate::shared::Shared;
 use crate::world::skerry::edge::types::{Request, Response};
 use crate::world::{Edge, EdgePre, HostState};
@@ -94,7 +95,7 @@ impl Worker {
         })
     }
 
-    async fn instantiate(&self, shared: &Arc<Shared>) -> wasmtime::Result<Instance> {
+    async fn instantiate(&self, shared: &Arc<Shared>, line: &Line) -> wasmtime::Result<Instance> {
         let limits = StoreLimitsBuilder::new()
             .memory_size(self.memory_bytes)
             .instances(8)
@@ -104,6 +105,7 @@ impl Worker {
         let began = shared.cache.mark();
         let state = HostState {
             shared: shared.clone(),
+            line: line.clone(),
             limits,
             found: None,
             began,
@@ -140,17 +142,19 @@ struct Instance {
 pub struct Instances {
     worker: Arc<Worker>,
     shared: Arc<Shared>,
+    line: Line,
     free: RefCell<Vec<Instance>>,
     places: Semaphore,
 }
 
 impl Instances {
-    /// At most `max` at once.
+    /// At most `max` at once, which ask over `line`.
     #[must_use]
-    pub fn new(worker: Arc<Worker>, shared: Arc<Shared>, max: usize) -> Rc<Self> {
+    pub fn new(worker: Arc<Worker>, shared: Arc<Shared>, line: Line, max: usize) -> Rc<Self> {
         Rc::new(Self {
             worker,
             shared,
+            line,
             free: RefCell::default(),
             places: Semaphore::new(max),
         })
@@ -194,7 +198,7 @@ impl Instances {
     ) -> wasmtime::Result<(Response, Option<crate::cache::Rendered>)> {
         let mut instance = match pooled {
             Some(instance) => instance,
-            None => self.worker.instantiate(&self.shared).await?,
+            None => self.worker.instantiate(&self.shared, &self.line).await?,
         };
         let mark = self.shared.cache.mark();
         let state = instance.store.data_mut();

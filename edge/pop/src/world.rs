@@ -3,6 +3,7 @@
 
 use crate::cache::{PurgeMark, Rendered};
 use crate::held::check::encode_items;
+use crate::origin::Line;
 use crate::shared::Shared;
 use crate::spool::Pending;
 use bytes::Bytes;
@@ -29,6 +30,8 @@ const NO_ROW: u32 = u32::MAX;
 /// What an instance's store carries.
 pub struct HostState {
     pub shared: Arc<Shared>,
+    /// The serving thread's.
+    pub line: Line,
     pub limits: StoreLimits,
     /// The body that the request's last lookup found: what `stored` in the response refers to.
     pub found: Option<Rendered>,
@@ -173,7 +176,8 @@ impl origin::Host for HostState {
         left_ms: u32,
     ) -> Result<Vec<u8>, origin::Failure> {
         use crate::origin::AskError;
-        let answer = self.shared.origin.ask(key, question.into(), left_ms).await;
+        let origin = &self.shared.origin;
+        let answer = origin.ask(&self.line, key, question.into(), left_ms).await;
         self.epochs = 0;
         answer
             .map(|bytes: Bytes| bytes.to_vec())

@@ -57,6 +57,7 @@ impl Data {
 pub struct Limits {
     /// Questions in flight, over all PoPs; beyond it they are refused at once.
     pub asks_max: usize,
+    /// Of PoPs: one each, and one for each of their serving threads.
     pub connections_max: usize,
     /// Streams open at once on one connection.
     pub streams_max: u32,
@@ -120,7 +121,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             asks_max: 512,
-            connections_max: 1_024,
+            connections_max: 4_096,
             streams_max: 1_024,
             stream_window_bytes: (1 << 20) + (64 << 10),
             connection_window_bytes: 16 << 20,

@@ -1,11 +1,12 @@
 //! Frames between a PoP and an origin, over QUIC.
 //!
 //! A frame is a `u32` length (little endian, of what follows, at most [`FRAME_BYTES_MAX`]) and an
-//! encoded value. The PoP opens one bidirectional *control* stream per connection: `Hello` both
-//! ways, then `Events` -> `Ack`, `Exposures`, `Ping` -> `Pong`, and from the origin `RegionFrame`,
+//! encoded value. The PoP opens one bidirectional *control* stream per connection: `Hello`, answered
+//! with `Welcome`, then `Events` -> `Ack`, `Exposures`, `Ping` -> `Pong`, and from the origin `Region`,
 //! `Invalidate`, `Drain`. Each question has a bidirectional stream of its own: `Ask` -> `Answer`
 //! (STOP_SENDING cancels it). Each push comes on a unidirectional stream: `Push`, then the bytes in
-//! chunks that the header announces.
+//! chunks that the header announces. Further connections of the same PoP begin with `Line` instead of
+//! `Hello`, and carry questions alone.
 
 use crate::codec::{CodecError, Schema, decode, decode_as, encode_as};
 use crate::value::schema::USER_CONTEXT;
@@ -74,6 +75,8 @@ pub enum Control {
     Drain {
         within_ms: u32,
     },
+    /// PoP to origin, instead of `Hello`: this connection carries questions alone.
+    Line(Line),
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -85,6 +88,14 @@ pub struct Hello {
     /// What the PoP holds, so that it is not sent again.
     pub held: Vec<(PushKind, u64, [u8; 32])>,
     pub invalidated: u64,
+}
+
+/// What begins a connection for questions alone. It has no answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Line {
+    /// Oldest and newest protocol version that the PoP speaks.
+    pub protocol: (u16, u16),
+    pub pop: Arc<str>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -111,8 +111,9 @@ pub async fn write<W: AsyncWrite + Unpin>(stream: &mut W, frame: &[u8]) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
-    use quinn::{ClientConfig, Endpoint, ServerConfig};
-    use std::sync::Arc;
+    use crate::origin::testing::server;
+    use quinn::Endpoint;
+    use skerry_wire::frame::SERVER_NAME;
 
     async fn read_all(bytes: &[u8]) -> String {
         let mut stream = bytes;
@@ -168,17 +169,9 @@ mod tests {
 
     /// Both ends of a connection on this machine.
     async fn connected() -> (Endpoint, quinn::Connection, Endpoint, quinn::Connection) {
-        let own = rcgen::generate_simple_self_signed(["origin".to_owned()]).unwrap();
-        let key =
-            rustls_pki_types::PrivateKeyDer::try_from(own.signing_key.serialize_der()).unwrap();
-        let server = ServerConfig::with_single_cert(vec![own.cert.der().clone()], key).unwrap();
-        let here = (std::net::Ipv4Addr::LOCALHOST, 0).into();
-        let server = Endpoint::server(server, here).unwrap();
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(own.cert.der().clone()).unwrap();
-        let client = Endpoint::client(here).unwrap();
-        let config = ClientConfig::with_root_certificates(Arc::new(roots)).unwrap();
-        let connecting = client.connect_with(config, server.local_addr().unwrap(), "origin");
+        let (server, config) = server();
+        let client = Endpoint::client((std::net::Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let connecting = client.connect_with(config, server.local_addr().unwrap(), SERVER_NAME);
         let accepting = async { server.accept().await.unwrap().await.unwrap() };
         let (ours, theirs) = tokio::join!(connecting.unwrap(), accepting);
         (client, ours.unwrap(), server, theirs)

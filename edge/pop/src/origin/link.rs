@@ -1,21 +1,20 @@
 //! The connection to the origin: made again whenever it is lost, one control stream on it, pushes
 //! beside it.
 //!
-//! Invariants: at most one connection; a peer that breaks the protocol loses it and is counted;
+//! Invariants: at most one session, and lines (`line.rs`) in it only; a peer that breaks the protocol loses it and is counted;
 //! events go out in order and again from the last acknowledged one on a new connection; nothing here
 //! ends the PoP.
 
+use super::endpoint::Endpoints;
 use super::frames::{self, FrameError};
 use super::health::OBSERVE_MS;
-use super::{BROKEN, Inner, push};
+use super::{BROKEN, Inner, Session, push};
 use crate::shared::Shared;
-use quinn::{ClientConfig, Endpoint, EndpointConfig, RecvStream, SendStream, TokioRuntime};
+use quinn::{ClientConfig, RecvStream, SendStream};
 use skerry_types::Tick;
-use skerry_wire::frame::{Control, EVENTS_MAX, Hello, PROTOCOL, SERVER_NAME, SOCKET_BYTES};
+use skerry_wire::frame::{Control, EVENTS_MAX, Hello, PROTOCOL};
 use skerry_wire::value::ExposureBytes;
 use skerry_wire::{CodecError, decode, encode};
-use socket2::SockRef;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -23,7 +22,8 @@ use tokio::sync::mpsc;
 
 /// Between attempts to connect, in milliseconds: the first wait, doubled up to the longest.
 const BACKOFF_MS: (u64, u64) = (50, 1_000);
-const CONNECT_MS_MAX: u64 = 2_000;
+/// A session that lasted longer ended for reasons of its own: the waits begin anew, in milliseconds.
+const LASTED_MS: u64 = 2_000;
 /// The origin's greeting must come within this, in milliseconds.
 const WELCOME_MS_MAX: u64 = 5_000;
 /// Events on their way and not acknowledged, at most.
@@ -114,12 +114,12 @@ pub async fn run(shared: Arc<Shared>, peer: Peer) {
         loop {
             let started = link.inner.clock.tick();
             let ended = link.session(&mut endpoints).await;
-            link.inner.connection.store(None);
+            link.inner.session.send_replace(None);
             let now = link.inner.clock.tick();
             if let Some(code) = ended.breach() {
                 link.inner.meter.protocol_error(code);
             }
-            let lasted = now.since_ms(started) > CONNECT_MS_MAX;
+            let lasted = now.since_ms(started) > LASTED_MS;
             if lasted {
                 wait_ms = BACKOFF_MS.0;
                 link.left_at = Some(now);
@@ -142,7 +142,7 @@ async fn observe(inner: Arc<Inner>) {
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         every.tick().await;
-        let connected = inner.connection.load().is_some();
+        let connected = inner.is_connected();
         let probe = inner.health.lock().observe(connected, inner.clock.tick());
         if probe {
             inner.ping.notify_one();
@@ -150,31 +150,6 @@ async fn observe(inner: Arc<Inner>) {
         inner
             .meter
             .breaker(inner.health.lock().breaker_state(inner.clock.tick()));
-    }
-}
-
-/// One endpoint for each address family, made when first needed.
-#[derive(Default)]
-struct Endpoints {
-    v4: Option<Endpoint>,
-    v6: Option<Endpoint>,
-}
-
-impl Endpoints {
-    fn to(&mut self, addr: SocketAddr) -> std::io::Result<&Endpoint> {
-        let (slot, any) = match addr {
-            SocketAddr::V4(_) => (&mut self.v4, IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
-            SocketAddr::V6(_) => (&mut self.v6, IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
-        };
-        if slot.is_none() {
-            let socket = UdpSocket::bind(SocketAddr::new(any, 0))?;
-            // As much as the kernel gives: less costs datagrams in a burst, and nothing else.
-            let _ = SockRef::from(&socket).set_recv_buffer_size(SOCKET_BYTES);
-            let config = EndpointConfig::default();
-            *slot = Some(Endpoint::new(config, None, socket, Arc::new(TokioRuntime))?);
-        }
-        slot.as_ref()
-            .ok_or_else(|| std::io::ErrorKind::NotFound.into())
     }
 }
 
@@ -204,16 +179,8 @@ impl Link {
             .await
             .map_err(|_| unknown())?;
         let addr = found.next().ok_or_else(unknown)?;
-        let failed = |error: &dyn std::fmt::Display| Ended::Connect(error.to_string());
-        let endpoint = endpoints.to(addr).map_err(|error| failed(&error))?;
-        let connecting = endpoint
-            .connect_with(self.peer.tls.clone(), addr, SERVER_NAME)
-            .map_err(|error| failed(&error))?;
-        let wait = Duration::from_millis(CONNECT_MS_MAX);
-        let connected = tokio::time::timeout(wait, connecting)
-            .await
-            .map_err(|_| failed(&"no answer"))?;
-        connected.map_err(|error| failed(&error))
+        let connecting = endpoints.connect(addr, self.peer.tls.clone());
+        connecting.await.map_err(Ended::Connect)
     }
 
     async fn converse(&mut self, connection: &quinn::Connection) -> Result<(), Ended> {
@@ -245,9 +212,11 @@ impl Link {
             self.shared.cache.soft_purge_all();
         }
         self.inner.health.lock().connected(&welcome.region, now);
-        self.inner
-            .connection
-            .store(Some(Arc::new(connection.clone())));
+        self.inner.session.send_replace(Some(Session {
+            connection: connection.clone(),
+            tls: self.peer.tls.clone(),
+            pop: self.peer.pop.clone(),
+        }));
         tracing::info!(region = %welcome.region, addr = %connection.remote_address(), "connected to the origin");
         let (pongs_in, pongs) = mpsc::channel(8);
         let listener = listen(
@@ -358,7 +327,7 @@ async fn listen(
             }
             Control::Drain { within_ms } => {
                 // What is in flight may end; new questions find no connection.
-                inner.connection.store(None);
+                inner.session.send_replace(None);
                 tracing::info!(within_ms, "the origin drains");
                 tokio::time::sleep(Duration::from_millis(u64::from(within_ms.min(10_000)))).await;
                 return Err(Ended::Drained);
@@ -367,7 +336,8 @@ async fn listen(
             | Control::Welcome(_)
             | Control::Events { .. }
             | Control::Exposures { .. }
-            | Control::Ping { .. } => return Err(Ended::Unexpected),
+            | Control::Ping { .. }
+            | Control::Line(_) => return Err(Ended::Unexpected),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! One PoP's connection: the control stream and the questions.
+//! A connection of a PoP: the control stream and the questions, or questions alone.
 
 use super::Close;
 use super::frames::{FrameError, Frames, write, write_bytes};
@@ -10,7 +10,7 @@ use crate::tls::Peer;
 use quinn::{Connection, SendStream};
 use skerry_origin_events::{Appended, Error, Mode};
 use skerry_types::{Event, Millis};
-use skerry_wire::frame::{Control, EVENTS_MAX, Hello, PROTOCOL, Welcome};
+use skerry_wire::frame::{Control, EVENTS_MAX, Hello, Line, PROTOCOL, Welcome};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -44,10 +44,13 @@ pub async fn run(
     if let Err(close) = ended {
         connection.close(close.code(), close.reason());
     }
-    hub.connected
+    let greeted = hub
+        .connected
         .lock()
         .remove(&(connection.stable_id() as u64));
-    tracing::info!(pop = %peer.name, addr = %connection.remote_address(), ?ended, "a PoP is gone");
+    if greeted.is_some() {
+        tracing::info!(pop = %peer.name, addr = %connection.remote_address(), ?ended, "a PoP is gone");
+    }
 }
 
 async fn converse(
@@ -61,28 +64,54 @@ async fn converse(
     let opened = tokio::time::timeout(limit, connection.accept_bi())
         .await
         .map_err(|_| breach(hub, Close::TooSlow))?;
-    let Ok((mut send, recv)) = opened else {
+    let Ok((send, recv)) = opened else {
         return Ok(());
     };
     let mut frames = Frames::new(recv, limit);
-    let hello = match frames
+    match frames
         .next_soon()
         .await
         .and_then(|bytes| Ok(skerry_wire::decode(&bytes)?))
     {
-        Ok(Control::Hello(hello)) => hello,
-        Ok(_) => return Err(breach(hub, Close::Garbage)),
-        Err(error) => return failed(hub, &error),
-    };
-    if hello.protocol.0 > PROTOCOL.1 || hello.protocol.1 < PROTOCOL.0 {
+        Ok(Control::Hello(hello)) => {
+            greeted(hub, hello.protocol, [&hello.pop, &hello.region])?;
+            session(hub, connection, peer, hello, (send, frames), asks).await
+        }
+        Ok(Control::Line(Line { protocol, pop })) => {
+            greeted(hub, protocol, [&pop])?;
+            tracing::debug!(%pop, addr = %connection.remote_address(), "a line is open");
+            questions(hub, connection, &pop, asks).await;
+            Ok(())
+        }
+        Ok(_) => Err(breach(hub, Close::Garbage)),
+        Err(error) => failed(hub, &error),
+    }
+}
+
+/// Whether a greeting is one that we can answer.
+fn greeted<const N: usize>(hub: &Hub, protocol: (u16, u16), names: [&str; N]) -> Result<(), Close> {
+    if protocol.0 > PROTOCOL.1 || protocol.1 < PROTOCOL.0 {
         return Err(breach(hub, Close::Version));
     }
-    let name_ok = |name: &str| {
+    let is_name = |name: &&str| {
         (1..=NAME_BYTES_MAX).contains(&name.len()) && !name.chars().any(char::is_control)
     };
-    if !name_ok(&hello.pop) || !name_ok(&hello.region) {
-        return Err(breach(hub, Close::Garbage));
+    if names.iter().all(is_name) {
+        Ok(())
+    } else {
+        Err(breach(hub, Close::Garbage))
     }
+}
+
+/// The connection that a PoP greets on: control, pushes and questions.
+async fn session(
+    hub: &Arc<Hub>,
+    connection: &Connection,
+    peer: &Peer,
+    hello: Hello,
+    (mut send, frames): (SendStream, Frames),
+    asks: Arc<Semaphore>,
+) -> Result<(), Close> {
     tracing::info!(pop = %hello.pop, certificate = %peer.name, addr = %connection.remote_address(), "a PoP is connected");
     hub.connected
         .lock()
@@ -112,7 +141,7 @@ async fn converse(
         () = speak(hub, &hello, out.clone(), news) => Ok(()),
         ended = acknowledge(hub, pending, out.clone()) => ended,
         ended = listen(hub, frames, out.clone(), acks) => ended,
-        () = questions(hub, connection, &hello, asks) => Ok(()),
+        () = questions(hub, connection, &hello.pop, asks) => Ok(()),
     }
 }
 
@@ -216,7 +245,8 @@ async fn listen(
             | Control::Ack { .. }
             | Control::Region(_)
             | Control::Invalidate { .. }
-            | Control::Drain { .. } => return Err(breach(hub, Close::Garbage)),
+            | Control::Drain { .. }
+            | Control::Line(_) => return Err(breach(hub, Close::Garbage)),
         }
     }
 }
@@ -275,10 +305,10 @@ async fn acknowledge(
 }
 
 /// Each question has a stream of its own.
-async fn questions(hub: &Arc<Hub>, connection: &Connection, hello: &Hello, asks: Arc<Semaphore>) {
+async fn questions(hub: &Arc<Hub>, connection: &Connection, pop: &Arc<str>, asks: Arc<Semaphore>) {
     while let Ok((send, recv)) = connection.accept_bi().await {
         let permit = Arc::clone(&asks).try_acquire_owned().ok();
-        let (hub, pop) = (Arc::clone(hub), Arc::clone(&hello.pop));
+        let (hub, pop) = (Arc::clone(hub), Arc::clone(pop));
         tokio::spawn(question(hub, pop, send, recv, permit));
     }
 }

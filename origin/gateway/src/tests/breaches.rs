@@ -1,5 +1,5 @@
 use super::world::*;
-use skerry_wire::frame::{FRAME_BYTES_MAX, SERVER_NAME};
+use skerry_wire::frame::{Control, FRAME_BYTES_MAX, Line, PROTOCOL, SERVER_NAME};
 use std::time::Duration;
 
 /// The packet that carries a code is not repeated for long: where a busy machine drops it, the peer
@@ -164,5 +164,46 @@ async fn a_broken_question_closes_only_its_stream() {
         recv.stop(0u32.into()).unwrap();
     }
     assert!(pop.ask(&ask(Some("1"), 10)).await.outcome.is_ok());
+    origin.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_line_carries_questions_and_nothing_else() {
+    let origin = Running::start().await;
+    let greeting = |protocol, pop: &str| {
+        let pop = pop.into();
+        Control::Line(Line { protocol, pop })
+    };
+    let line = origin.begin(&greeting(PROTOCOL, "p")).await;
+    for user in ["1", "2"] {
+        let answer = line.ask(&ask(Some(user), 5)).await;
+        assert!(answer.outcome.is_ok(), "{user}");
+    }
+    let pushed = tokio::time::timeout(Duration::from_millis(300), line.connection.accept_uni());
+    assert!(pushed.await.is_err(), "nothing is pushed on a line");
+    let newer = (PROTOCOL.1 + 1, PROTOCOL.1 + 1);
+    let cases = [
+        ("no name", greeting(PROTOCOL, ""), 1),
+        ("a long name", greeting(PROTOCOL, &"p".repeat(65)), 1),
+        ("a control character", greeting(PROTOCOL, "p\n"), 1),
+        ("no greeting", Control::Ping { nonce: 1 }, 1),
+        ("a version of the future", greeting(newer, "p"), 5),
+    ];
+    for (name, first, code) in cases {
+        let mut closed = None;
+        for _ in 0..TRIES {
+            let broken = origin.begin(&first).await;
+            let error = tokio::time::timeout(Duration::from_secs(5), broken.connection.closed())
+                .await
+                .expect(name);
+            let lost = matches!(error, quinn::ConnectionError::Reset);
+            closed = closed_with(&error);
+            if !lost {
+                break;
+            }
+        }
+        assert_eq!(closed, Some(code), "{name}");
+    }
+    assert!(line.ask(&ask(Some("1"), 5)).await.outcome.is_ok());
     origin.stop().await;
 }

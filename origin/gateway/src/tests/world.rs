@@ -210,6 +210,11 @@ impl Running {
         Pop::connect(&self.certificates, self.handle.quic_addr(), name, vec![]).await
     }
 
+    /// A connection of a PoP that begins with `first`.
+    pub async fn begin(&self, first: &Control) -> Begun {
+        Begun::with(&self.certificates, self.handle.quic_addr(), "p", first).await
+    }
+
     pub async fn http(
         &self,
         method: &str,
@@ -224,21 +229,20 @@ pub fn endpoint() -> Endpoint {
     Endpoint::client(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap()
 }
 
-/// A PoP's side.
-pub struct Pop {
+/// A connection of a PoP that has said its first word.
+pub struct Begun {
     pub connection: Connection,
     pub send: SendStream,
     pub recv: RecvStream,
-    pub welcome: Welcome,
     _endpoint: Endpoint,
 }
 
-impl Pop {
-    pub async fn connect(
+impl Begun {
+    async fn with(
         certificates: &Certificates,
         addr: SocketAddr,
         name: &str,
-        held: Vec<(PushKind, u64, [u8; 32])>,
+        first: &Control,
     ) -> Self {
         let endpoint = endpoint();
         let config = certificates.client(Some(&format!("skerry://local/pop/{name}")));
@@ -247,23 +251,12 @@ impl Pop {
             .unwrap()
             .await
             .unwrap();
-        let (mut send, mut recv) = connection.open_bi().await.unwrap();
-        let hello = Hello {
-            protocol: PROTOCOL,
-            pop: name.into(),
-            region: "local".into(),
-            held,
-            invalidated: 0,
-        };
-        write(&mut send, &Control::Hello(hello)).await;
-        let Control::Welcome(welcome) = read(&mut recv).await else {
-            panic!("not a welcome")
-        };
+        let (mut send, recv) = connection.open_bi().await.unwrap();
+        write(&mut send, first).await;
         Self {
             connection,
             send,
             recv,
-            welcome,
             _endpoint: endpoint,
         }
     }
@@ -273,6 +266,48 @@ impl Pop {
         write(&mut send, frame).await;
         send.finish().unwrap();
         read(&mut recv).await
+    }
+}
+
+/// A PoP's side.
+pub struct Pop {
+    begun: Begun,
+    pub welcome: Welcome,
+}
+
+impl std::ops::Deref for Pop {
+    type Target = Begun;
+
+    fn deref(&self) -> &Begun {
+        &self.begun
+    }
+}
+
+impl std::ops::DerefMut for Pop {
+    fn deref_mut(&mut self) -> &mut Begun {
+        &mut self.begun
+    }
+}
+
+impl Pop {
+    pub async fn connect(
+        certificates: &Certificates,
+        addr: SocketAddr,
+        name: &str,
+        held: Vec<(PushKind, u64, [u8; 32])>,
+    ) -> Self {
+        let hello = Hello {
+            protocol: PROTOCOL,
+            pop: name.into(),
+            region: "local".into(),
+            held,
+            invalidated: 0,
+        };
+        let mut begun = Begun::with(certificates, addr, name, &Control::Hello(hello)).await;
+        let Control::Welcome(welcome) = read(&mut begun.recv).await else {
+            panic!("not a welcome")
+        };
+        Self { begun, welcome }
     }
 
     /// The next control frame that is not a region frame.

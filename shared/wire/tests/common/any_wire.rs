@@ -2,7 +2,7 @@
 
 use super::*;
 use skerry_wire::frame::{
-    Answer, AnswerContext, AnswerFrame, AskFrame, ContextPush, Control, Hello, PushHeader,
+    Answer, AnswerContext, AnswerFrame, AskFrame, ContextPush, Control, Hello, Line, PushHeader,
     PushKind, Refusal, RefusalCode, RegionState, Stage, Welcome,
 };
 use skerry_wire::value::{
@@ -134,6 +134,8 @@ pub fn control() -> impl Strategy<Value = Control> {
         (any::<u64>(), vec(boxed(), 0..3))
             .prop_map(|(seq, tags)| Control::Invalidate { seq, tags }),
         any::<u32>().prop_map(|within_ms| Control::Drain { within_ms }),
+        (any::<(u16, u16)>(), arc())
+            .prop_map(|(protocol, pop)| Control::Line(Line { protocol, pop })),
     ]
 }
 

@@ -2,11 +2,13 @@
 
 use crate::ports::Epochs;
 use skerry_types::{Ask, Route};
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 /// Number of the layout of cached values: a new one makes old entries unreachable.
 const SCHEMA: u8 = 1;
 const SEP: u8 = 0x1f;
+/// What is hashed has about this many bytes, as a rule.
+const BYTES: usize = 160;
 
 /// Key of a decision: tenant, route, subject, surface, context, schema, and `narrow` where filter and
 /// exclusions shaped the decision itself. `n`, fields and everything else that only shapes the answer
@@ -22,32 +24,30 @@ pub fn decision_key(ask: &Ask, subject: Option<&str>, narrow: bool) -> Vec<u8> {
     key.push(SEP);
     key.extend_from_slice(ask.surface.as_str().as_bytes());
     key.push(SEP);
-    let mut hash = Xxh3::new();
-    context(&mut hash, ask);
+    let mut rest = Vec::with_capacity(BYTES);
+    context(&mut rest, ask);
     if let Route::Similar { seeds } = &ask.route {
-        seeds.iter().for_each(|seed| text(&mut hash, seed.as_str()));
+        seeds.iter().for_each(|seed| text(&mut rest, seed.as_str()));
     }
     if narrow {
-        narrowing(&mut hash, ask);
+        narrowing(&mut rest, ask);
     }
-    key.extend_from_slice(&hash.digest128().to_le_bytes());
+    key.extend_from_slice(&xxh3_128(&rest).to_le_bytes());
     key
 }
 
 /// Hash of everything that shapes the body beside the decision and the subject's context.
 #[must_use]
 pub fn render_hash(ask: &Ask, epochs: &Epochs) -> u64 {
-    let mut hash = Xxh3::new();
-    hash.update(&u16::from(ask.n).to_le_bytes());
-    hash.update(&[
-        u8::from(ask.explain),
-        ask.lowest_rung.map_or(255, |rung| rung as u8),
-    ]);
-    hash.update(&epochs.mask.to_le_bytes());
-    hash.update(&epochs.config.to_le_bytes());
-    ask.fields.iter().for_each(|field| text(&mut hash, field));
-    narrowing(&mut hash, ask);
-    hash.digest()
+    let mut all = Vec::with_capacity(BYTES);
+    all.extend_from_slice(&u16::from(ask.n).to_le_bytes());
+    all.push(u8::from(ask.explain));
+    all.push(ask.lowest_rung.map_or(255, |rung| rung as u8));
+    all.extend_from_slice(&epochs.mask.to_le_bytes());
+    all.extend_from_slice(&epochs.config.to_le_bytes());
+    ask.fields.iter().for_each(|field| text(&mut all, field));
+    narrowing(&mut all, ask);
+    xxh3_64(&all)
 }
 
 /// Whether filter or exclusions shape the decision.
@@ -56,39 +56,37 @@ pub fn is_narrow(ask: &Ask) -> bool {
     ask.filter.is_some() || !ask.exclude.is_empty()
 }
 
-fn context(hash: &mut Xxh3, ask: &Ask) {
+fn context(out: &mut Vec<u8>, ask: &Ask) {
     let context = &ask.context;
     for part in [&context.device, &context.locale, &context.tz] {
-        text(hash, part.as_deref().unwrap_or_default());
+        text(out, part.as_deref().unwrap_or_default());
     }
     text(
-        hash,
+        out,
         context
             .country
             .as_ref()
             .map_or("", |country| country.as_str()),
     );
     for (name, value) in &context.other {
-        text(hash, name);
-        text(hash, value);
+        text(out, name);
+        text(out, value);
     }
 }
 
-fn narrowing(hash: &mut Xxh3, ask: &Ask) {
-    hash.update(&(ask.exclude.len() as u64).to_le_bytes());
-    ask.exclude
-        .iter()
-        .for_each(|item| text(hash, item.as_str()));
+fn narrowing(out: &mut Vec<u8>, ask: &Ask) {
+    out.extend_from_slice(&(ask.exclude.len() as u64).to_le_bytes());
+    ask.exclude.iter().for_each(|item| text(out, item.as_str()));
     if let Some(filter) = &ask.filter {
         // The parsed filter's debug form is total and unambiguous: strings are quoted in it.
-        text(hash, &format!("{filter:?}"));
+        text(out, &format!("{filter:?}"));
     }
 }
 
 /// Length first, so that neighbouring texts cannot run into each other.
-fn text(hash: &mut Xxh3, text: &str) {
-    hash.update(&(text.len() as u64).to_le_bytes());
-    hash.update(text.as_bytes());
+fn text(out: &mut Vec<u8>, text: &str) {
+    out.extend_from_slice(&(text.len() as u64).to_le_bytes());
+    out.extend_from_slice(text.as_bytes());
 }
 
 #[cfg(test)]

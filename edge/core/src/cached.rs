@@ -36,13 +36,9 @@ impl<H: Host> Run<'_, H> {
     }
 
     /// The body as it was rendered before, with what must be new in it overwritten.
-    pub(crate) fn rendered(&self, found: &Found) -> Option<(Response, Vec<u8>)> {
-        let rendered = found.rendered.as_ref()?;
-        let head: RenderedHead = decode(&rendered.head).ok()?;
-        if self.request.now >= head.expires_ms {
-            return None;
-        }
-        respond::hit(self, &head, &rendered.slots).map(|response| (response, head.shown))
+    pub(crate) fn rendered(&self, found: &Found) -> Option<Response> {
+        let head: RenderedHead = decode(found.rendered.as_ref()?).ok()?;
+        (self.request.now < head.expires_ms).then(|| respond::hit(self, &head))
     }
 
     pub(crate) async fn context(&mut self, found: &Found) -> Option<Held> {

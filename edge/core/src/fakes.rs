@@ -1,8 +1,8 @@
 //! Fakes of the ports, written by hand: in memory, and failing on cue.
 
 use crate::ports::{
-    AskFailure, Body, CacheEntry, Epochs, Found, Host, KvValue, LogLevel, Method, NO_ROW, Plan,
-    Rendered, Request, Response,
+    AskFailure, Body, CacheEntry, Epochs, Found, Host, Keep, KvValue, LogLevel, Method, NO_ROW,
+    Plan, Request, Response,
 };
 use crate::{WorkerState, serve};
 use sha2::{Digest, Sha256};
@@ -103,11 +103,7 @@ pub fn request(method: &str, target: &str, body: &str) -> Request {
     }
 }
 
-type Cached = (
-    CacheEntry,
-    Vec<String>,
-    Option<(u64, u64, Millis, Rendered, Vec<u8>)>,
-);
+type Cached = (CacheEntry, Vec<String>, Option<(u64, u64, Millis, Keep)>);
 type FakeOrigin = Box<dyn Fn(&AskFrame) -> Result<AnswerFrame, AskFailure>>;
 
 /// A platform in memory.
@@ -129,7 +125,7 @@ pub struct FakeHost {
     pub spool_full: Cell<bool>,
     pub shown: RefCell<Vec<Exposure>>,
     /// The body that the last lookup found, as the real host holds it.
-    last: RefCell<Vec<u8>>,
+    last: RefCell<Option<Keep>>,
 }
 
 impl FakeHost {
@@ -293,31 +289,31 @@ impl FakeHost {
             };
             let nothing = futures::executor::block_on(serve(self, worker, again));
             assert_eq!((nothing.status, nothing.revalidate), (204, false));
+            assert!(nothing.exposure.is_empty());
+        }
+        if !response.exposure.is_empty() {
+            let shown = exposure::read(&response.exposure).unwrap();
+            self.shown.borrow_mut().push(shown);
         }
         let bytes = match &response.body {
             Body::Inline(bytes) => bytes.clone(),
             Body::Keep(keep) => {
                 if let Some((_, _, rendered)) = self.cache.borrow_mut().get_mut(&keep.key) {
-                    let known = Rendered {
-                        slots: keep.slots.clone(),
-                        head: keep.head.clone(),
-                    };
-                    *rendered = Some((
-                        keep.render,
-                        keep.context_version,
-                        keep.until,
-                        known,
-                        keep.bytes.clone(),
-                    ));
+                    let version = keep.context_version;
+                    *rendered = Some((keep.render, version, keep.until, keep.clone()));
                 }
                 keep.bytes.clone()
             }
             Body::Stored(patches) => {
-                let mut bytes = self.last.borrow().clone();
-                for (at, patch) in patches.iter().map(|(at, patch)| (*at, patch)) {
-                    let at = at as usize;
-                    bytes[at..at + patch.len()].copy_from_slice(patch);
+                let found = self.last.borrow().clone().unwrap();
+                let (mut bytes, mut left) = (found.bytes, &patches[..]);
+                for (at, length) in found.slots {
+                    let (at, length) = (at as usize, length as usize);
+                    let (patch, rest) = left.split_at(length);
+                    bytes[at..at + length].copy_from_slice(patch);
+                    left = rest;
                 }
+                assert!(left.is_empty());
                 bytes
             }
         };
@@ -365,10 +361,8 @@ impl Host for FakeHost {
         let rendered = rendered.as_ref().filter(|(known, version, until, ..)| {
             *known == render && *version == context_version && now < *until
         });
-        if let Some((.., body)) = rendered {
-            self.last.borrow_mut().clone_from(body);
-        }
-        let rendered = rendered.map(|(_, _, _, rendered, _)| rendered.clone());
+        *self.last.borrow_mut() = rendered.map(|(.., keep)| keep.clone());
+        let rendered = rendered.map(|(.., keep)| keep.head.clone());
         Found {
             context_version,
             rendered,
@@ -482,12 +476,6 @@ impl Host for FakeHost {
             .map(|(event, _)| event.clone())
             .collect();
         encode(&EventBatch { events }).unwrap()
-    }
-
-    async fn expose(&self, bytes: Vec<u8>) {
-        self.shown
-            .borrow_mut()
-            .push(exposure::read(&bytes).unwrap());
     }
 
     fn tick(&self) -> Tick {

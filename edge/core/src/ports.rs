@@ -40,7 +40,6 @@ pub trait Host {
     async fn append(&self, events: &[Event], subjects: &[String]) -> Result<(), String>;
     /// Encoded events of the subject that the origin has not acknowledged.
     async fn pending(&self, subject: &str) -> Vec<u8>;
-    async fn expose(&self, exposure: Vec<u8>);
 
     // Clock and log.
     fn tick(&self) -> Tick;
@@ -108,11 +107,44 @@ impl Request {
 #[derive(Debug, Clone)]
 pub struct Response {
     pub status: u16,
-    pub headers: Vec<(&'static str, String)>,
+    pub headers: Vec<(Header, String)>,
     pub body: Body,
     pub note: Note,
     /// The body is past its freshness: the same request shall be handled again, as a revalidation.
     pub revalidate: bool,
+    /// What was shown, for the origin; empty for nothing. It may be lost.
+    pub exposure: Vec<u8>,
+}
+
+/// The headers that a response may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Header {
+    ContentType,
+    CacheControl,
+    Rung,
+    CacheStatus,
+    ServerTiming,
+    Traceparent,
+    RetryAfter,
+    Allow,
+    WwwAuthenticate,
+}
+
+impl Header {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ContentType => "content-type",
+            Self::CacheControl => "cache-control",
+            Self::Rung => "x-skerry-rung",
+            Self::CacheStatus => "cache-status",
+            Self::ServerTiming => "server-timing",
+            Self::Traceparent => "traceparent",
+            Self::RetryAfter => "retry-after",
+            Self::Allow => "allow",
+            Self::WwwAuthenticate => "www-authenticate",
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -120,8 +152,9 @@ pub enum Body {
     Inline(Vec<u8>),
     /// To be kept by the host beside the decision, for the next hit.
     Keep(Keep),
-    /// The body that the lookup found rendered, with these bytes overwritten.
-    Stored(Vec<(u32, Vec<u8>)>),
+    /// The body that the lookup found rendered, its slots overwritten with these bytes, one slot after
+    /// another.
+    Stored(Vec<u8>),
 }
 
 #[derive(Debug, Clone)]
@@ -131,7 +164,9 @@ pub struct Keep {
     pub render: u64,
     pub context_version: u64,
     pub until: Millis,
-    pub slots: Vec<u32>,
+    /// Offset and length of each field that a hit overwrites.
+    pub slots: Vec<(u32, u32)>,
+    /// What the core wants to know of the body on a hit.
     pub head: Vec<u8>,
 }
 
@@ -205,14 +240,9 @@ pub struct Note {
 #[derive(Debug, Clone, Default)]
 pub struct Found {
     pub context_version: u64,
-    pub rendered: Option<Rendered>,
+    /// Head of the body that was rendered for exactly this.
+    pub rendered: Option<Vec<u8>>,
     pub entry: Option<CacheEntry>,
-}
-
-#[derive(Debug, Clone)]
-pub struct Rendered {
-    pub slots: Vec<u32>,
-    pub head: Vec<u8>,
 }
 
 #[derive(Debug, Clone)]

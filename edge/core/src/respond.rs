@@ -3,7 +3,9 @@
 use crate::context::Held;
 use crate::page;
 use crate::pick;
-use crate::ports::{Body, CacheState, Host, Keep, LogLevel, Note, Request, Response, RouteLabel};
+use crate::ports::{
+    Body, CacheState, Header, Host, Keep, LogLevel, Note, Request, Response, RouteLabel,
+};
 use crate::serve::Run;
 use skerry_decide::reason;
 use skerry_types::{
@@ -65,7 +67,7 @@ impl Draft {
 }
 
 /// The response to a question.
-pub(crate) async fn answer<H: Host>(mut run: Run<'_, H>, mut draft: Draft) -> Response {
+pub(crate) fn answer<H: Host>(mut run: Run<'_, H>, mut draft: Draft) -> Response {
     let now = run.request.now;
     let wanted = match &run.ask.route {
         Route::Rank { items } => items.len(),
@@ -138,14 +140,8 @@ pub(crate) async fn answer<H: Host>(mut run: Run<'_, H>, mut draft: Draft) -> Re
     let mut body = Vec::with_capacity(512 + 256 * items.len());
     let slots = json::render_answer(&view, &mut body);
     let shown = shown(&run, &draft, &first);
-    run.host
-        .expose(exposure::join(
-            run.request_id,
-            now,
-            draft.cache == CacheState::Hit,
-            &shown,
-        ))
-        .await;
+    let was_hit = draft.cache == CacheState::Hit;
+    let exposure = exposure::join(run.request_id, now, was_hit, &shown);
     run.timings
         .push(("total", u32::try_from(took_us).unwrap_or(u32::MAX)));
     let note = note(&run, draft.rung, draft.cause, draft.cache);
@@ -161,36 +157,27 @@ pub(crate) async fn answer<H: Host>(mut run: Run<'_, H>, mut draft: Draft) -> Re
         body,
         note,
         revalidate: false,
+        exposure,
     }
 }
 
 /// The response to a cache hit on a rendered body: four fixed-width fields are overwritten.
-pub(crate) fn hit<H: Host>(
-    run: &Run<'_, H>,
-    head: &RenderedHead,
-    slots: &[u32],
-) -> Option<Response> {
-    let slots = Slots::from_slice(slots)?;
+pub(crate) fn hit<H: Host>(run: &Run<'_, H>, head: &RenderedHead) -> Response {
     let now = run.request.now;
     let took_us = run.host.tick().since_us(run.request.tick);
     let age_ms = now.saturating_sub(head.as_of_ms);
-    let patches = slots
-        .patches(
-            run.request_id,
-            age_ms,
-            CacheState::Hit.as_str(),
-            took_us / 1000,
-        )
-        .to_vec();
+    let cache = CacheState::Hit;
+    let patches = Slots::patches(run.request_id, age_ms, cache.as_str(), took_us / 1000);
     let timings = [("total", u32::try_from(took_us).unwrap_or(u32::MAX))];
     let ttl_s = Some(head.expires_ms.saturating_sub(now) / 1000);
-    Some(Response {
+    Response {
         status: 200,
-        headers: headers(run.request, head.rung, CacheState::Hit, ttl_s, &timings),
-        body: Body::Stored(patches),
-        note: note(run, head.rung, head.cause, CacheState::Hit),
+        headers: headers(run.request, head.rung, cache, ttl_s, &timings),
+        body: Body::Stored(patches.to_vec()),
+        note: note(run, head.rung, head.cause, cache),
         revalidate: false,
-    })
+        exposure: exposure::join(run.request_id, now, true, &head.shown),
+    }
 }
 
 /// To a revalidation: nobody reads it.
@@ -204,24 +191,25 @@ pub(crate) fn nothing<H: Host>(run: &Run<'_, H>) -> Response {
             ..note(run, Rung::Popular, None, CacheState::Bypass)
         },
         revalidate: false,
+        exposure: Vec::new(),
     }
 }
 
 /// A problem as a response.
 pub(crate) fn problem(problem: &Problem, request: &Request, request_id: Uid) -> Response {
     let mut headers = vec![
-        ("content-type", json::CONTENT_TYPE_PROBLEM.to_owned()),
-        ("cache-control", "no-store".to_owned()),
-        ("traceparent", traceparent(request)),
+        (Header::ContentType, json::CONTENT_TYPE_PROBLEM.to_owned()),
+        (Header::CacheControl, "no-store".to_owned()),
+        (Header::Traceparent, traceparent(request)),
     ];
     if let Some(seconds) = problem.retry_after_s {
-        headers.push(("retry-after", seconds.to_string()));
+        headers.push((Header::RetryAfter, seconds.to_string()));
     }
     if let Some(allow) = problem.allow {
-        headers.push(("allow", allow.to_owned()));
+        headers.push((Header::Allow, allow.to_owned()));
     }
     if problem.status == 401 {
-        headers.push(("www-authenticate", "Bearer".to_owned()));
+        headers.push((Header::WwwAuthenticate, "Bearer".to_owned()));
     }
     let route = route_label(request);
     let note = Note {
@@ -237,15 +225,16 @@ pub(crate) fn problem(problem: &Problem, request: &Request, request_id: Uid) -> 
         body: Body::Inline(problem.render(request_id)),
         note,
         revalidate: false,
+        exposure: Vec::new(),
     }
 }
 
 /// A plain JSON response.
 pub(crate) fn json(status: u16, body: Vec<u8>, request: &Request, note: Note) -> Response {
     let headers = vec![
-        ("content-type", json::CONTENT_TYPE_JSON.to_owned()),
-        ("cache-control", "private, no-store".to_owned()),
-        ("traceparent", traceparent(request)),
+        (Header::ContentType, json::CONTENT_TYPE_JSON.to_owned()),
+        (Header::CacheControl, "private, no-store".to_owned()),
+        (Header::Traceparent, traceparent(request)),
     ];
     Response {
         status,
@@ -253,6 +242,7 @@ pub(crate) fn json(status: u16, body: Vec<u8>, request: &Request, note: Note) ->
         body: Body::Inline(body),
         note,
         revalidate: false,
+        exposure: Vec::new(),
     }
 }
 
@@ -408,36 +398,45 @@ fn headers(
     cache: CacheState,
     ttl_s: Option<u64>,
     timings: &[(&'static str, u32)],
-) -> Vec<(&'static str, String)> {
-    let cache_status = match (cache, ttl_s) {
-        (CacheState::Hit, Some(ttl)) => format!("skerry; hit; ttl={ttl}"),
-        (CacheState::Hit, None) => "skerry; hit".to_owned(),
-        (CacheState::Miss, Some(ttl)) => format!("skerry; fwd=uri-miss; stored; ttl={ttl}"),
-        (CacheState::Miss, None) => "skerry; fwd=uri-miss".to_owned(),
-        (CacheState::Stale, _) => "skerry; hit; detail=stale".to_owned(),
-        (CacheState::Bypass, _) => "skerry; fwd=bypass".to_owned(),
+) -> Vec<(Header, String)> {
+    let (known, ttl_s) = match (cache, ttl_s) {
+        (CacheState::Hit, Some(_)) => ("skerry; hit; ttl=", ttl_s),
+        (CacheState::Hit, None) => ("skerry; hit", None),
+        (CacheState::Miss, Some(_)) => ("skerry; fwd=uri-miss; stored; ttl=", ttl_s),
+        (CacheState::Miss, None) => ("skerry; fwd=uri-miss", None),
+        (CacheState::Stale, _) => ("skerry; hit; detail=stale", None),
+        (CacheState::Bypass, _) => ("skerry; fwd=bypass", None),
     };
+    let mut cache_status = String::with_capacity(known.len() + 20);
+    cache_status.push_str(known);
+    if let Some(ttl_s) = ttl_s {
+        cache_status.push_str(itoa::Buffer::new().format(ttl_s));
+    }
     vec![
-        ("content-type", json::CONTENT_TYPE_JSON.to_owned()),
-        ("x-skerry-rung", rung.as_str().to_owned()),
-        ("cache-status", cache_status),
-        ("cache-control", "private, no-store".to_owned()),
-        ("server-timing", server_timing(timings)),
-        ("traceparent", traceparent(request)),
+        (Header::ContentType, json::CONTENT_TYPE_JSON.to_owned()),
+        (Header::Rung, rung.as_str().to_owned()),
+        (Header::CacheStatus, cache_status),
+        (Header::CacheControl, "private, no-store".to_owned()),
+        (Header::ServerTiming, server_timing(timings)),
+        (Header::Traceparent, traceparent(request)),
     ]
 }
 
 /// `rank;dur=1.234, total;dur=5.678`: milliseconds with microseconds behind the point.
 fn server_timing(timings: &[(&'static str, u32)]) -> String {
-    let mut out = String::with_capacity(24 * timings.len());
+    let mut out = String::with_capacity(32 * timings.len());
+    let mut number = itoa::Buffer::new();
     for (at, (name, us)) in timings.iter().enumerate() {
         if at > 0 {
             out.push_str(", ");
         }
-        let _ = std::fmt::Write::write_fmt(
-            &mut out,
-            format_args!("{name};dur={}.{:03}", us / 1000, us % 1000),
-        );
+        out.push_str(name);
+        out.push_str(";dur=");
+        out.push_str(number.format(us / 1000));
+        out.push('.');
+        // The leading 1 keeps the zeros behind it.
+        let thousandths = number.format(1000 + us % 1000);
+        out.push_str(thousandths.get(1..).unwrap_or_default());
     }
     out
 }
@@ -445,18 +444,46 @@ fn server_timing(timings: &[(&'static str, u32)]) -> String {
 /// W3C Trace Context: the caller's trace goes on with a span of ours, else a trace begins here.
 fn traceparent(request: &Request) -> String {
     let span = (request.entropy as u64) | 1;
-    let incoming = request.header("traceparent").filter(|value| {
-        let hex = |part: &str, length: usize| {
-            part.len() == length && part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-        };
-        let parts: Vec<&str> = value.split('-').collect();
-        matches!(parts.as_slice(), [version, trace, span, flags]
-            if hex(version, 2) && *version != "ff" && hex(trace, 32) && trace.bytes().any(|b| b != b'0')
-                && hex(span, 16) && hex(flags, 2))
-    });
-    match incoming.and_then(|value| Some((value.get(3..35)?, value.get(53..55)?))) {
-        Some((trace, flags)) => format!("00-{trace}-{span:016x}-{flags}"),
-        None => format!("00-{:032x}-{span:016x}-00", request.entropy | 1),
+    let incoming = request.header("traceparent").and_then(trace_of);
+    let mut out = String::with_capacity(55);
+    out.push_str("00-");
+    match incoming {
+        Some((trace, _)) => out.push_str(trace),
+        None => push_hex(&mut out, &(request.entropy | 1).to_be_bytes()),
+    }
+    out.push('-');
+    push_hex(&mut out, &span.to_be_bytes());
+    out.push('-');
+    out.push_str(incoming.map_or("00", |(_, flags)| flags));
+    out
+}
+
+/// Trace and flags of a `traceparent` that is one.
+fn trace_of(value: &str) -> Option<(&str, &str)> {
+    let is_hex = |part: &str, length: usize| {
+        part.len() == length
+            && part
+                .bytes()
+                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    };
+    let mut parts = value.split('-');
+    let (version, trace) = (parts.next()?, parts.next()?);
+    let (span, flags) = (parts.next()?, parts.next()?);
+    let is_one = parts.next().is_none()
+        && is_hex(version, 2)
+        && version != "ff"
+        && is_hex(trace, 32)
+        && trace.bytes().any(|b| b != b'0')
+        && is_hex(span, 16)
+        && is_hex(flags, 2);
+    is_one.then_some((trace, flags))
+}
+
+fn push_hex(out: &mut String, bytes: &[u8]) {
+    let digit = |nibble: u8| char::from(nibble + if nibble < 10 { b'0' } else { b'a' - 10 });
+    for byte in bytes {
+        out.push(digit(byte >> 4));
+        out.push(digit(byte & 15));
     }
 }
 
@@ -494,5 +521,65 @@ fn route_label(request: &Request) -> RouteLabel {
         Some("events") => RouteLabel::Events,
         Some("popular") => RouteLabel::Popular,
         _ => RouteLabel::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fakes::request;
+
+    #[test]
+    fn a_trace_goes_on_or_begins() {
+        let trace = "0af7651916cd43dd8448eb211c80319c";
+        let good = format!("00-{trace}-b7ad6b7169203331-01");
+        let begun = "00-00000000000000030000000000000005-0000000000000005-00";
+        let ours = format!("00-{trace}-0000000000000005-01");
+        let cases = [
+            ("one", good.clone(), &*ours),
+            ("a later version", good.replacen("00", "cc", 1), &ours),
+            ("none", String::new(), begun),
+            ("a forbidden version", good.replacen("00", "ff", 1), begun),
+            ("no trace", good.replace(trace, &"0".repeat(32)), begun),
+            ("capitals", good.to_uppercase(), begun),
+            ("too short", good.replace("319c", "319"), begun),
+            ("too many parts", format!("{good}-00"), begun),
+            ("not hex", good.replace("b7ad", "b7xd"), begun),
+        ];
+        for (name, value, want) in cases {
+            let mut request = request("GET", "/", "");
+            request.entropy = 3 << 64 | 4;
+            if !value.is_empty() {
+                request.headers.push(("traceparent".to_owned(), value));
+            }
+            assert_eq!(traceparent(&request), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn headers_say_how_it_went() {
+        let request = request("GET", "/", "");
+        let cases = [
+            (CacheState::Hit, Some(9), "skerry; hit; ttl=9"),
+            (CacheState::Hit, None, "skerry; hit"),
+            (
+                CacheState::Miss,
+                Some(300),
+                "skerry; fwd=uri-miss; stored; ttl=300",
+            ),
+            (CacheState::Miss, None, "skerry; fwd=uri-miss"),
+            (CacheState::Stale, Some(1), "skerry; hit; detail=stale"),
+            (CacheState::Bypass, None, "skerry; fwd=bypass"),
+        ];
+        let timings = [("rank", 1_234), ("rules", 7), ("total", 5_060_000)];
+        for (cache, ttl_s, want) in cases {
+            let headers = headers(&request, Rung::Full, cache, ttl_s, &timings);
+            let value = |name| headers.iter().find(|(known, _)| *known == name);
+            assert_eq!(value(Header::CacheStatus).unwrap().1, want);
+            assert_eq!(
+                value(Header::ServerTiming).unwrap().1,
+                "rank;dur=1.234, rules;dur=0.007, total;dur=5060.000"
+            );
+        }
     }
 }

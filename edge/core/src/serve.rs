@@ -16,7 +16,7 @@ use skerry_types::{
     Warning, WarningCode, context_key,
 };
 use skerry_wire::json::{self, Problem, RouteMatch, codes};
-use skerry_wire::value::{ConfigBlob, exposure};
+use skerry_wire::value::ConfigBlob;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -115,10 +115,8 @@ impl<H: Host> Run<'_, H> {
         let render = render_hash(&self.ask, &self.request.epochs);
         let (found, key) = self.lookup(render).await;
         if !self.request.revalidate
-            && let Some((response, shown)) = self.rendered(&found)
+            && let Some(response) = self.rendered(&found)
         {
-            let exposure = exposure::join(self.request_id, self.request.now, true, &shown);
-            self.host.expose(exposure).await;
             return Ok(response);
         }
         let held = self.context(&found).await;
@@ -192,7 +190,7 @@ impl<H: Host> Run<'_, H> {
             );
             return Err(Problem::unavailable(codes::BELOW_LOWEST_RUNG, detail, 1));
         }
-        Ok(respond::answer(self, draft).await)
+        Ok(respond::answer(self, draft))
     }
 
     pub(crate) async fn pick(&self, decision: &Decision, held: Option<&Held>) -> Vec<usize> {

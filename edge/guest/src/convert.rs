@@ -1,7 +1,7 @@
 //! Between the world's records and the core's types. Moves, no copies, where the shapes allow it.
 
 use crate::bindings::skerry::edge::types as wit;
-use skerry_edge_core::ports::{self, Body, CacheState, RouteLabel};
+use skerry_edge_core::ports::{self, Body, CacheState, Header, RouteLabel};
 use skerry_types::{Cause, Rung, Tick};
 
 /// In a [`wit::Note`]: no position.
@@ -52,7 +52,7 @@ pub fn response(response: ports::Response) -> wit::Response {
         headers: response
             .headers
             .into_iter()
-            .map(|(name, value)| (name.to_owned(), value))
+            .map(|(name, value)| (header(name), value))
             .collect(),
         body: match response.body {
             Body::Inline(bytes) => wit::Body::Inline(bytes),
@@ -65,13 +65,9 @@ pub fn response(response: ports::Response) -> wit::Response {
                 slots: keep.slots,
                 head: keep.head,
             }),
-            Body::Stored(patches) => wit::Body::Stored(
-                patches
-                    .into_iter()
-                    .map(|(at, bytes)| wit::Patch { at, bytes })
-                    .collect(),
-            ),
+            Body::Stored(patches) => wit::Body::Stored(patches),
         },
+        exposure: response.exposure,
         note: wit::Note {
             route: position(&RouteLabel::ALL, Some(note.route)),
             rung: position(Rung::ALL, note.rung),
@@ -79,6 +75,20 @@ pub fn response(response: ports::Response) -> wit::Response {
             cache: position(&CacheState::ALL, note.cache),
             surface_known: note.surface_known,
         },
+    }
+}
+
+const fn header(header: Header) -> wit::Header {
+    match header {
+        Header::ContentType => wit::Header::ContentType,
+        Header::CacheControl => wit::Header::CacheControl,
+        Header::Rung => wit::Header::XSkerryRung,
+        Header::CacheStatus => wit::Header::CacheStatus,
+        Header::ServerTiming => wit::Header::ServerTiming,
+        Header::Traceparent => wit::Header::Traceparent,
+        Header::RetryAfter => wit::Header::RetryAfter,
+        Header::Allow => wit::Header::Allow,
+        Header::WwwAuthenticate => wit::Header::WwwAuthenticate,
     }
 }
 

@@ -3,9 +3,7 @@
 use crate::bindings::skerry::edge as wit;
 use crate::convert;
 use serde::Serialize;
-use skerry_edge_core::ports::{
-    AskFailure, CacheEntry, Found, Host, KvValue, LogLevel, Plan, Rendered,
-};
+use skerry_edge_core::ports::{AskFailure, CacheEntry, Found, Host, KvValue, LogLevel, Plan};
 use skerry_types::{Cause, Event, ItemHash, Millis, Rung, Tick};
 use skerry_wire::codec::{Schema, encode_as};
 use skerry_wire::value::EventBatch;
@@ -24,10 +22,7 @@ impl Host for Imports {
         let found = wit::cache::lookup(key, subject, render, now);
         Found {
             context_version: found.context_version,
-            rendered: found.rendered.map(|rendered| Rendered {
-                slots: rendered.slots,
-                head: rendered.head,
-            }),
+            rendered: found.rendered,
             entry: found.entry.map(|entry| CacheEntry {
                 decision: entry.decision,
                 expires: entry.expires_ms,
@@ -125,10 +120,6 @@ impl Host for Imports {
 
     async fn pending(&self, subject: &str) -> Vec<u8> {
         wit::events::pending(subject)
-    }
-
-    async fn expose(&self, exposure: Vec<u8>) {
-        wit::events::expose(&exposure);
     }
 
     fn tick(&self) -> Tick {

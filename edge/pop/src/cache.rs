@@ -33,7 +33,8 @@ pub struct Rendered {
     pub context_version: u64,
     pub until: Millis,
     pub bytes: Bytes,
-    pub slots: Arc<[u32]>,
+    /// Offset and length of each.
+    pub slots: Arc<[(u32, u32)]>,
     pub head: Bytes,
 }
 
@@ -250,7 +251,7 @@ mod tests {
             context_version,
             until: 2_000,
             bytes: Bytes::from_static(b"body"),
-            slots: Arc::from([0]),
+            slots: Arc::from([(0, 1)]),
             head: Bytes::new(),
         }
     }

@@ -16,7 +16,7 @@ use crate::world::skerry::edge::types::{
     Body as WitBody, Epochs, Note, Request, Response as WitResponse,
 };
 use bytes::Bytes;
-use http::header::HeaderValue;
+use http::header::{HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -24,7 +24,7 @@ use hyper::rt::Executor;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use messages::{headers, method, put_header, read_body};
+use messages::{header_name, headers, method, put_header, read_body};
 use skerry_types::Uid;
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
@@ -157,6 +157,7 @@ async fn connection(server: Rc<Server>, stream: TcpStream, drain: CancellationTo
     });
     let mut serving = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
     let ended = tokio::select! {
+        biased;
         ended = serving.as_mut() => ended,
         () = drain.cancelled() => {
             serving.as_mut().graceful_shutdown();
@@ -300,23 +301,16 @@ impl Server {
                 bytes
             }
             WitBody::Stored(patches) => {
-                let mut bytes = found.map_or_else(Vec::new, |found| found.bytes.to_vec());
-                for patch in patches {
-                    let at = usize::try_from(patch.at).unwrap_or(usize::MAX);
-                    let end = at.saturating_add(patch.bytes.len());
-                    if let Some(slot) = bytes.get_mut(at..end) {
-                        slot.copy_from_slice(&patch.bytes);
-                    }
-                }
-                Bytes::from(bytes)
+                found.map_or_else(Bytes::new, |found| patched(&found, &patches))
             }
         };
+        self.shared.origin.expose(response.exposure);
         let mut out = Response::new(Full::new(body));
         out.headers_mut().reserve(response.headers.len() + 1);
         *out.status_mut() =
             StatusCode::from_u16(response.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         for (name, value) in response.headers {
-            put_header(out.headers_mut(), name.as_bytes(), value);
+            put_header(out.headers_mut(), header_name(name), value);
         }
         self.count(&response.note, response.status, started_us);
         out
@@ -403,7 +397,27 @@ fn plain(native: Native, shared: &Shared, started_us: u64) -> Response<Full<Byte
     *out.status_mut() =
         StatusCode::from_u16(native.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     for (name, value) in native.headers {
-        put_header(out.headers_mut(), name.as_bytes(), value);
+        put_header(
+            out.headers_mut(),
+            HeaderName::from_static(name.as_str()),
+            value,
+        );
     }
     out
+}
+
+/// A kept body with its slots overwritten, one after another.
+fn patched(kept: &Rendered, patches: &[u8]) -> Bytes {
+    let (mut bytes, mut left) = (kept.bytes.to_vec(), patches);
+    for (at, length) in kept.slots.iter() {
+        let (at, length) = (*at as usize, *length as usize);
+        let Some((patch, rest)) = left.split_at_checked(length) else {
+            break;
+        };
+        if let Some(slot) = bytes.get_mut(at..at.saturating_add(length)) {
+            slot.copy_from_slice(patch);
+        }
+        left = rest;
+    }
+    Bytes::from(bytes)
 }

@@ -12,8 +12,8 @@ use crate::world::skerry::edge::types::{Method, Note, Request};
 use bytes::Bytes;
 use futures::FutureExt as _;
 use skerry_edge_core::ports::{
-    self, AskFailure, Body, CacheEntry, CacheState, Epochs, Found, Host, KvValue, LogLevel, NO_ROW,
-    Plan, RouteLabel,
+    self, AskFailure, Body, CacheEntry, CacheState, Epochs, Found, Header, Host, KvValue, LogLevel,
+    NO_ROW, Plan, RouteLabel,
 };
 use skerry_edge_core::{Response, WorkerState, serve};
 use skerry_types::{Cause, Event, ItemHash, Millis, Rung, Tick, Uid};
@@ -24,7 +24,7 @@ use std::sync::Arc;
 /// A response of the host's own.
 pub struct Native {
     pub status: u16,
-    pub headers: Vec<(&'static str, String)>,
+    pub headers: Vec<(Header, String)>,
     pub body: Bytes,
     pub note: Note,
 }
@@ -40,7 +40,10 @@ pub async fn answer(shared: &Arc<Shared>, request: Request) -> Native {
         .catch_unwind()
         .await;
     match served {
-        Ok(response) => native(response),
+        Ok(response) => {
+            shared.origin.expose(response.exposure.clone());
+            native(response)
+        }
         Err(_) => problem(
             &Problem::unavailable(json::codes::INTERNAL, "the request could not be served", 1),
             request_id,
@@ -51,11 +54,11 @@ pub async fn answer(shared: &Arc<Shared>, request: Request) -> Native {
 /// A problem that the host itself finds, before any worker.
 pub fn problem(problem: &Problem, request_id: Uid) -> Native {
     let mut headers = vec![
-        ("content-type", json::CONTENT_TYPE_PROBLEM.to_owned()),
-        ("cache-control", "no-store".to_owned()),
+        (Header::ContentType, json::CONTENT_TYPE_PROBLEM.to_owned()),
+        (Header::CacheControl, "no-store".to_owned()),
     ];
     if let Some(seconds) = problem.retry_after_s {
-        headers.push(("retry-after", seconds.to_string()));
+        headers.push((Header::RetryAfter, seconds.to_string()));
     }
     let note = Note {
         route: 5,
@@ -245,10 +248,6 @@ impl Host for Fallback<'_> {
         let events = self.shared.spool.pending(subject);
         let events = events.iter().map(|event| event.as_ref().clone()).collect();
         skerry_wire::encode(&skerry_wire::value::EventBatch { events }).unwrap_or_default()
-    }
-
-    async fn expose(&self, exposure: Vec<u8>) {
-        self.shared.origin.expose(exposure);
     }
 
     fn tick(&self) -> Tick {

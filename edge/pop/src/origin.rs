@@ -179,8 +179,11 @@ impl Origin {
         answered.unwrap_or(Err(AskError::Timeout))
     }
 
-    /// Queues what was shown; drops it where the queue is full.
+    /// Queues what was shown, where anything was; drops it where the queue is full.
     pub fn expose(&self, exposure: Vec<u8>) {
+        if exposure.is_empty() {
+            return;
+        }
         if self
             .inner
             .exposures

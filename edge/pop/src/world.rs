@@ -59,10 +59,7 @@ impl cache::Host for HostState {
             return found;
         };
         if !stale && let Some(rendered) = entry.rendered(render, context_version, now_ms) {
-            found.rendered = Some(cache::Rendered {
-                slots: rendered.slots.to_vec(),
-                head: rendered.head.to_vec(),
-            });
+            found.rendered = Some(rendered.head.to_vec());
             self.found = Some(rendered.clone());
         } else {
             found.entry = Some(cache::Entry {
@@ -212,10 +209,6 @@ impl events::Host for HostState {
         let events = self.shared.spool.pending(&subject);
         let events = events.iter().map(|event| event.as_ref().clone()).collect();
         skerry_wire::encode(&skerry_wire::value::EventBatch { events }).unwrap_or_default()
-    }
-
-    fn expose(&mut self, exposure: Vec<u8>) {
-        self.shared.origin.expose(exposure);
     }
 }
 

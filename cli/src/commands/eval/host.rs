@@ -299,8 +299,6 @@ impl Host for Platform<'_> {
         encode(&EventBatch::default()).unwrap_or_default()
     }
 
-    async fn expose(&self, _: Vec<u8>) {}
-
     fn tick(&self) -> Tick {
         Tick::default()
     }

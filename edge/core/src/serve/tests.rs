@@ -2,7 +2,7 @@
 
 use crate::WorkerState;
 use crate::fakes::{FakeHost, NOON, context, fields, item_id};
-use crate::ports::{AskFailure, Plan};
+use crate::ports::{AskFailure, Header, Plan};
 use skerry_types::{Candidate, Cause, Decision, ItemId, Rung, Source, Uid};
 use skerry_wire::encode;
 use skerry_wire::frame::{
@@ -73,7 +73,7 @@ fn refusing(code: RefusalCode) -> impl Fn(&AskFrame) -> Result<AnswerFrame, AskF
 struct Answered {
     status: u16,
     body: serde_json::Value,
-    headers: Vec<(&'static str, String)>,
+    headers: Vec<(Header, String)>,
 }
 
 impl Answered {
@@ -91,7 +91,7 @@ impl Answered {
     fn header(&self, name: &str) -> &str {
         self.headers
             .iter()
-            .find(|(known, _)| *known == name)
+            .find(|(known, _)| known.as_str() == name)
             .map_or("", |(_, value)| value)
     }
 }

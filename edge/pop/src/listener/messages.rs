@@ -1,6 +1,6 @@
 //! What crosses into the worker of a request, and back of a response: method, headers, bodies.
 
-use crate::world::skerry::edge::types::Method;
+use crate::world::skerry::edge::types::{Header, Method};
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
@@ -89,38 +89,44 @@ async fn discard(mut body: Incoming) {
 }
 
 pub(super) fn headers(all: &HeaderMap) -> Vec<(String, String)> {
-    let mut out = Vec::new();
-    for name in HEADERS {
-        if let Some(value) = all.get(name) {
+    let mut out: Vec<(String, String)> = Vec::new();
+    let mut country: Option<(usize, &HeaderValue)> = None;
+    for (name, value) in all {
+        let name = name.as_str();
+        if HEADERS.contains(&name) {
+            if out.iter().any(|(known, _)| known == name) {
+                continue;
+            }
             // A value that is not text cannot be a key; it must not be taken for an absent one.
             let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
             out.push((name.to_owned(), value));
+        } else if let Some(at) = COUNTRY_HEADERS.iter().position(|one| *one == name)
+            && country.is_none_or(|(best, _)| at < best)
+        {
+            country = Some((at, value));
         }
     }
-    let country = COUNTRY_HEADERS
-        .iter()
-        .find_map(|name| all.get(*name))
-        .and_then(|value| value.to_str().ok());
-    if let Some(country) = country {
+    if let Some(country) = country.and_then(|(_, value)| value.to_str().ok()) {
         out.push((COUNTRY.to_owned(), country.to_owned()));
     }
     out
 }
 
-pub(super) fn put_header(headers: &mut HeaderMap, name: &[u8], value: String) {
-    let name = match name {
-        // Those of every answer, without a look at their letters.
-        b"content-type" => http::header::CONTENT_TYPE,
-        b"cache-control" => http::header::CACHE_CONTROL,
-        b"x-skerry-rung" => RUNG,
-        b"cache-status" => CACHE_STATUS,
-        b"server-timing" => SERVER_TIMING,
-        b"traceparent" => TRACEPARENT,
-        other => match HeaderName::from_bytes(other) {
-            Ok(name) => name,
-            Err(_) => return,
-        },
-    };
+pub(super) const fn header_name(header: Header) -> HeaderName {
+    match header {
+        Header::ContentType => http::header::CONTENT_TYPE,
+        Header::CacheControl => http::header::CACHE_CONTROL,
+        Header::XSkerryRung => RUNG,
+        Header::CacheStatus => CACHE_STATUS,
+        Header::ServerTiming => SERVER_TIMING,
+        Header::Traceparent => TRACEPARENT,
+        Header::RetryAfter => http::header::RETRY_AFTER,
+        Header::Allow => http::header::ALLOW,
+        Header::WwwAuthenticate => http::header::WWW_AUTHENTICATE,
+    }
+}
+
+pub(super) fn put_header(headers: &mut HeaderMap, name: HeaderName, value: String) {
     if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(value)) {
         headers.append(name, value);
     }
@@ -136,5 +142,49 @@ pub(super) fn method(method: &http::Method) -> Method {
         http::Method::DELETE => Method::Delete,
         http::Method::OPTIONS => Method::Options,
         _ => Method::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_core_reads_of_a_request() {
+        type Given = &'static [(&'static str, &'static [u8])];
+        type Read = &'static [(&'static str, &'static str)];
+        let cases: [(&str, Given, Read); 5] = [
+            ("nothing", &[("host", b"x"), ("accept", b"*/*")], &[]),
+            (
+                "keys and types",
+                &[("x-api-key", b"k"), ("host", b"x"), ("content-type", b"t")],
+                &[("x-api-key", "k"), ("content-type", "t")],
+            ),
+            (
+                "the first of several",
+                &[("x-api-key", b"one"), ("x-api-key", b"two")],
+                &[("x-api-key", "one")],
+            ),
+            (
+                "not text",
+                &[("authorization", b"\xff")],
+                &[("authorization", "\u{fffd}")],
+            ),
+            (
+                "the platform that is named first",
+                &[("x-vercel-ip-country", b"FR"), ("cf-ipcountry", b"DE")],
+                &[("x-skerry-country", "DE")],
+            ),
+        ];
+        for (name, given, want) in cases {
+            let mut all = HeaderMap::new();
+            for (name, value) in given {
+                let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+                all.append(name, HeaderValue::from_bytes(value).unwrap());
+            }
+            let got = headers(&all);
+            let got: Vec<_> = got.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+            assert_eq!(got, want, "{name}");
+        }
     }
 }

@@ -12,6 +12,10 @@ use skerry_types::{
 pub const MS_WIDTH: usize = 10;
 /// Width of the patchable cache state, quotes included, in bytes.
 pub const CACHE_WIDTH: usize = 8;
+/// Length of an id's text.
+const UID_BYTES: usize = 36;
+/// Length of all slots together.
+pub const PATCHES_BYTES: usize = UID_BYTES + MS_WIDTH + CACHE_WIDTH + MS_WIDTH;
 
 /// Everything that an answer says, borrowed.
 #[derive(Debug, Clone, Copy)]
@@ -115,40 +119,29 @@ pub struct Slots {
 }
 
 impl Slots {
-    /// In the order in which they are kept.
+    /// Offset and length of each, in the order of [`Self::patches`].
     #[must_use]
-    pub const fn to_array(self) -> [u32; 4] {
-        [self.request_id, self.age_ms, self.cache, self.took_ms]
-    }
-
-    #[must_use]
-    pub fn from_slice(slots: &[u32]) -> Option<Self> {
-        let [request_id, age_ms, cache, took_ms] = *slots else {
-            return None;
-        };
-        Some(Self {
-            request_id,
-            age_ms,
-            cache,
-            took_ms,
-        })
-    }
-
-    /// What makes a kept body this request's answer.
-    #[must_use]
-    pub fn patches(
-        self,
-        request_id: Uid,
-        age_ms: u64,
-        cache: &str,
-        took_ms: u64,
-    ) -> [(u32, Vec<u8>); 4] {
+    pub const fn to_array(self) -> [(u32, u32); 4] {
+        let (id, ms, cache) = (UID_BYTES as u32, MS_WIDTH as u32, CACHE_WIDTH as u32);
         [
-            (self.request_id, request_id.text().to_vec()),
-            (self.age_ms, ms_patch(age_ms).to_vec()),
-            (self.cache, cache_patch(cache).to_vec()),
-            (self.took_ms, ms_patch(took_ms).to_vec()),
+            (self.request_id, id),
+            (self.age_ms, ms),
+            (self.cache, cache),
+            (self.took_ms, ms),
         ]
+    }
+
+    /// What makes a kept body this request's answer: the bytes of all slots, one after another.
+    #[must_use]
+    pub fn patches(request_id: Uid, age_ms: u64, cache: &str, took_ms: u64) -> [u8; PATCHES_BYTES] {
+        let mut out = [0; PATCHES_BYTES];
+        let id = request_id.text();
+        let (age_ms, cache, took_ms) = (ms_patch(age_ms), cache_patch(cache), ms_patch(took_ms));
+        let all = id.iter().chain(&age_ms).chain(&cache).chain(&took_ms);
+        for (slot, byte) in out.iter_mut().zip(all) {
+            *slot = *byte;
+        }
+        out
     }
 }
 

@@ -8,8 +8,8 @@ use skerry_decide::bandit;
 use skerry_decide::rules;
 use skerry_decide::score::HistoryStep;
 use skerry_types::{
-    Ask, Candidate, Decision, Event, Metadata, Millis, Reason, ReasonKind, Route, Rung, Source,
-    Tick, Uid, UserContext, Warning, WarningCode,
+    Ask, Candidate, Decision, Event, ItemId, Metadata, Millis, Reason, ReasonKind, Route, Rung,
+    Source, Tick, Uid, UserContext, Warning, WarningCode,
 };
 use std::sync::Arc;
 
@@ -368,8 +368,9 @@ impl<'a, W: World> Run<'a, W> {
         let history = reasons::History::new(context, model, cards);
         let bytes = kept.iter().map(|kept| kept.card.metadata.as_bytes());
         let fields = Metadata::gather(bytes);
+        let ids = ItemId::gather(kept.iter().map(|kept| &kept.card.id));
         let mut candidates = Vec::with_capacity(kept.len());
-        for (kept, fields) in kept.into_iter().zip(fields) {
+        for ((kept, fields), id) in kept.into_iter().zip(fields).zip(ids) {
             let is_near = kept.source == Source::Vector && !matches!(ask.route, Route::Rank { .. });
             let like = || model.because(profile, kept.row?);
             let because = kept
@@ -396,7 +397,7 @@ impl<'a, W: World> Run<'a, W> {
                 _ => skerry_decide::reason::popular(),
             };
             candidates.push(Candidate {
-                id: kept.card.id.clone(),
+                id,
                 score: kept.score,
                 source: kept.source,
                 propensity: kept.propensity,

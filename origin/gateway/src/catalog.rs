@@ -17,7 +17,7 @@ use skerry_types::{Attributes, Item, ItemHash, ItemId, Rights, TenantId};
 use skerry_wire::codec::{decode_as, encode_as};
 use skerry_wire::value::schema::CATALOG_ITEM;
 use skerry_wire::value::{MaskBlob, PoolItem};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 pub use table::Table;
 use tokio::sync::watch;
@@ -25,6 +25,8 @@ use tokio::sync::watch;
 /// Metadata of one item that travels in pools and answers, in bytes of JSON.
 pub const CARD_FIELDS_BYTES_MAX: usize = 512;
 /// Attributes that come first where not all fit.
+/// Genres whose text cards share, at most.
+const GENRES_MAX: usize = 4_096;
 const FIELDS_FIRST: [&str; 3] = ["title", "year", "genre"];
 
 /// An item and what is derived from it.
@@ -35,10 +37,26 @@ pub struct Entry {
 }
 
 impl Entry {
-    fn new(item: Item) -> Self {
-        let card = Arc::new(Card::new(&item, card_fields(&item.attributes)));
+    fn new(item: Item, genres: &mut Genres) -> Self {
+        let mut card = Card::new(&item, card_fields(&item.attributes));
+        card.genre = card.genre.map(|genre| shared(genres, genre));
+        let card = Arc::new(card);
         Self { item, card }
     }
+}
+
+/// Genres of cards, each once: a list is compared by them, and few stay close at hand.
+type Genres = HashSet<Arc<str>>;
+
+/// The one text of a genre, as far as [`GENRES_MAX`] reaches.
+fn shared(genres: &mut Genres, genre: Arc<str>) -> Arc<str> {
+    if let Some(known) = genres.get(&genre) {
+        return Arc::clone(known);
+    }
+    if genres.len() < GENRES_MAX {
+        genres.insert(Arc::clone(&genre));
+    }
+    genre
 }
 
 type Items = IdMap<Arc<Entry>>;
@@ -64,7 +82,8 @@ pub struct Catalog {
     table: ArcSwap<Table>,
     /// Removed items: in the mask, nowhere else.
     removed: RwLock<HashMap<ItemHash, ItemId>>,
-    writing: Mutex<()>,
+    /// One writes at a time; with the genres seen so far.
+    writing: Mutex<Genres>,
     rights_changed: watch::Sender<u64>,
     cards_changed: watch::Sender<u64>,
 }
@@ -74,6 +93,7 @@ impl Catalog {
         let store = state.keyspace("items")?;
         let mut items = Items::default();
         let mut removed = HashMap::new();
+        let mut genres = Genres::default();
         for entry in store.prefix(key(tenant, "")) {
             let (key, bytes) = entry.into_inner()?;
             let stored: Option<Item> =
@@ -86,7 +106,8 @@ impl Catalog {
                 })?;
             match stored {
                 Some(item) => {
-                    items.insert(item.id.clone(), Arc::new(Entry::new(item)));
+                    let entry = Arc::new(Entry::new(item, &mut genres));
+                    items.insert(entry.item.id.clone(), entry);
                 }
                 None => {
                     let id = key
@@ -112,7 +133,7 @@ impl Catalog {
             places: RwLock::new(places),
             table: ArcSwap::from_pointee(table),
             removed: RwLock::new(removed),
-            writing: Mutex::new(()),
+            writing: Mutex::new(genres),
             rights_changed: watch::Sender::new(0),
             cards_changed: watch::Sender::new(0),
         })
@@ -170,11 +191,10 @@ impl Catalog {
 
     /// Writes items whole.
     pub fn put(&self, items: Vec<Item>) -> Result<Written, Error> {
-        let _one_at_a_time = self.writing.lock();
-        self.write(items)
+        self.write(items, &mut self.writing.lock())
     }
 
-    fn write(&self, items: Vec<Item>) -> Result<Written, Error> {
+    fn write(&self, items: Vec<Item>, genres: &mut Genres) -> Result<Written, Error> {
         let mut written = Written::default();
         let mut fresh: HashMap<ItemId, Arc<Entry>> = HashMap::with_capacity(items.len());
         let mut batch = self.db.batch();
@@ -197,7 +217,7 @@ impl Catalog {
                         !item.rights.is_free() || self.removed.read().contains_key(&item.id.hash());
                 }
             }
-            let entry = Entry::new(item);
+            let entry = Entry::new(item, genres);
             batch.insert(
                 &self.store,
                 key(&self.tenant, entry.item.id.as_str()),
@@ -228,13 +248,13 @@ impl Catalog {
         id: &ItemId,
         change: impl FnOnce(&mut Item),
     ) -> Result<Option<Arc<Entry>>, Error> {
-        let _one_at_a_time = self.writing.lock();
+        let mut genres = self.writing.lock();
         let Some(old) = self.get(id) else {
             return Ok(None);
         };
         let mut item = old.item.clone();
         change(&mut item);
-        self.write(vec![item])?;
+        self.write(vec![item], &mut genres)?;
         Ok(self.get(id))
     }
 
@@ -352,6 +372,30 @@ mod tests {
                 ..Rights::default()
             },
         }
+    }
+
+    #[test]
+    fn cards_share_the_text_of_a_genre() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::open(dir.path(), false).unwrap();
+        let catalog = Catalog::open(&state, &TenantId::default()).unwrap();
+        let drama = |id| {
+            let mut item = item(id, false);
+            item.attributes.insert("genre".into(), Value::text("Drama"));
+            item
+        };
+        catalog.put(vec![drama("a")]).unwrap();
+        catalog.put(vec![drama("b"), item("c", false)]).unwrap();
+        let genre = |id| {
+            catalog
+                .card(&ItemId::new(id).unwrap())
+                .unwrap()
+                .genre
+                .clone()
+        };
+        assert_eq!(genre("a").as_deref(), Some("Drama"));
+        assert!(Arc::ptr_eq(&genre("a").unwrap(), &genre("b").unwrap()));
+        assert_eq!(genre("c"), None);
     }
 
     #[test]

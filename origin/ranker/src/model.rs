@@ -6,7 +6,7 @@ use crate::links::RowSet;
 use crate::user::UserState;
 use crate::wide::{Kernel, Registers, wide};
 use skerry_decide::score::{
-    Blend, DIM, EdgePool, FOLLOWERS_MAX, FoldIn, PoolRow, ROWS_MAX, Vector, dot,
+    Blend, DIM, EdgePool, FOLLOWERS_MAX, FoldIn, PoolRow, Query, ROWS_MAX, Vector, dot, quantise,
 };
 use skerry_origin_core::CandidateRow;
 use skerry_types::ids::ItemHashMap;
@@ -103,11 +103,20 @@ pub struct Model {
     version: Arc<str>,
     rows: ItemHashMap<u32>,
     pub(crate) inverse_norms: Vec<f32>,
+    /// The factors in a quarter of their size, with what a step of each is worth: for scores of many
+    /// rows of which few are kept.
+    codes: Vec<Code>,
+    steps: Vec<f32>,
     pub(crate) mean: Vector,
     pub(crate) covariance: Box<[Vector; DIM]>,
     /// Rows by falling trend.
     trending: Vec<u32>,
 }
+
+/// A factor as i8: one line of the cache.
+#[derive(Debug, Clone)]
+#[repr(align(64))]
+struct Code([i8; DIM]);
 
 impl Model {
     /// # Errors
@@ -124,6 +133,8 @@ impl Model {
             .iter()
             .map(|vector| 1.0 / dot(vector, vector).sqrt().max(1e-9))
             .collect();
+        let codes = parts.factors.iter().map(quantise);
+        let (codes, steps) = codes.map(|(code, step)| (Code(code), step)).unzip();
         let (mean, covariance) = moments(&parts.factors);
         let mut trending: Vec<u32> = (0..parts.ids.len() as u32).collect();
         let trend = |row: u32| parts.priors[row as usize].trend;
@@ -133,6 +144,8 @@ impl Model {
             version,
             rows,
             inverse_norms,
+            codes,
+            steps,
             mean,
             covariance,
             trending,
@@ -200,7 +213,7 @@ impl Model {
         self.candidates_where(user, near, k, |_| true)
     }
 
-    /// The `k` rows with the best base score, best first, among vector neighbours, followers of the
+    /// The `k` rows with the best base score (about: by the codes of their vectors), best first, among vector neighbours, followers of the
     /// last events and what is trending; less the history and what `allow` refuses.
     #[must_use]
     pub fn candidates_where(
@@ -359,13 +372,18 @@ impl<A: Fn(u32) -> bool> Kernel for Sources<'_, A> {
                 rows.push((*item, None));
             }
         }
+        let query = user.vector.as_ref().map(Query::new);
         let mut found = Vec::with_capacity(rows.len());
         for (at, (item, short)) in rows.iter().enumerate() {
             if let Some((soon, _)) = rows.get(at + FETCH_AHEAD) {
-                registers.fetch(&model.parts.factors[*soon as usize]);
+                registers.fetch(&model.codes[*soon as usize]);
             }
-            let vector = &model.parts.factors[*item as usize];
-            let near = blend.vector * user.vector_score(registers, vector);
+            let code = &model.codes[*item as usize];
+            let step = model.steps[*item as usize];
+            let near = query
+                .as_ref()
+                .map_or(0.0, |query| user.standard_score(query.one(&code.0, step)));
+            let near = blend.vector * near;
             let order = blend.order * (short.unwrap_or(0.0) - user.order_mean) * user.order_scale;
             let prior = if blend.prior == 0.0 {
                 0.0

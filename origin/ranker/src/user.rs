@@ -87,7 +87,12 @@ impl UserState {
     #[inline(always)]
     pub(crate) fn vector_score(&self, registers: impl Registers, vector: &Vector) -> f32 {
         let Some(user) = &self.vector else { return 0.0 };
-        (registers.dot(user, vector) - self.vector_mean) * self.vector_scale
+        self.standard_score(registers.dot(user, vector))
+    }
+
+    #[inline(always)]
+    pub(crate) fn standard_score(&self, score: f32) -> f32 {
+        (score - self.vector_mean) * self.vector_scale
     }
 }
 

@@ -16,7 +16,13 @@ const LOOKAHEAD: usize = 4;
 pub struct LeftOut<'a> {
     seen: &'a [ItemHash],
     exclude: Vec<ItemHash>,
+    /// A bit for each of both, by the last bits of its hash: nearly all that is asked for is neither,
+    /// and is answered here.
+    bits: Vec<u64>,
 }
+
+/// Bits for each item left out: one in [`BITS_AN_ITEM`] of the others is looked for in vain.
+const BITS_AN_ITEM: usize = 16;
 
 impl<'a> LeftOut<'a> {
     /// `seen` as a context has it: ascending.
@@ -24,13 +30,33 @@ impl<'a> LeftOut<'a> {
     pub fn new(seen: &'a [ItemHash], exclude: impl IntoIterator<Item = ItemHash>) -> Self {
         let mut exclude: Vec<ItemHash> = exclude.into_iter().collect();
         exclude.sort_unstable();
-        Self { seen, exclude }
+        let words = (seen.len() + exclude.len()) * BITS_AN_ITEM / 64;
+        let mut bits = vec![0u64; words.next_power_of_two()];
+        for item in seen.iter().chain(&exclude) {
+            let (word, bit) = place(*item, bits.len());
+            if let Some(word) = bits.get_mut(word) {
+                *word |= bit;
+            }
+        }
+        Self {
+            seen,
+            exclude,
+            bits,
+        }
     }
 
     #[must_use]
     pub fn has(&self, item: ItemHash) -> bool {
-        self.exclude.binary_search(&item).is_ok() || self.seen.binary_search(&item).is_ok()
+        let (word, bit) = place(item, self.bits.len());
+        self.bits.get(word).is_some_and(|word| word & bit != 0)
+            && (self.exclude.binary_search(&item).is_ok() || self.seen.binary_search(&item).is_ok())
     }
+}
+
+/// Word, of a power of two of them, and bit of an item.
+#[inline]
+const fn place(item: ItemHash, words: usize) -> (usize, u64) {
+    ((item.0 >> 6) as usize & (words - 1), 1 << (item.0 & 63))
 }
 
 /// A soft reorder by first genre: the order in which to show `genres.len()` candidates, as indices.
@@ -123,6 +149,23 @@ pub fn first_genre(fields: &skerry_types::Attributes) -> Option<&str> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn what_is_left_out_is_what_was_named(
+            seen in prop::collection::btree_set(0u64..300, 0..200),
+            exclude in prop::collection::vec(0u64..300, 0..50),
+            factor in prop::sample::select(vec![1u64, 1 << 40, 0x9e37_79b9_7f4a_7c15]),
+        ) {
+            let hash = |n: u64| ItemHash(n.wrapping_mul(factor));
+            let mut known: Vec<ItemHash> = seen.iter().map(|n| hash(*n)).collect();
+            known.sort_unstable();
+            let out = LeftOut::new(&known, exclude.iter().map(|n| hash(*n)));
+            for n in 0..300 {
+                prop_assert_eq!(out.has(hash(n)), seen.contains(&n) || exclude.contains(&n), "{}", n);
+            }
+        }
+    }
 
     #[test]
     fn ten_of_a_kind_let_another_through() {

@@ -229,6 +229,28 @@ impl ItemId {
         })
     }
 
+    /// The same ids with one text of their own. A clone counts at the text that it shares: ids that are
+    /// in many lists at once would be counted by every thread, each time at a place far apart.
+    pub fn gather<'a>(ids: impl Iterator<Item = &'a Self> + Clone) -> Vec<Self> {
+        let mut all = String::with_capacity(ids.clone().map(|id| id.as_str().len()).sum());
+        ids.clone().for_each(|id| all.push_str(id.as_str()));
+        let text: Arc<str> = all.into();
+        let mut from = 0;
+        let parts = ids.map(|id| {
+            // An id is at most ID_BYTES_MAX long, and no list has as many as would fill 32 bits.
+            let to = from + (id.to - id.from);
+            let part = Self {
+                text: Arc::clone(&text),
+                from,
+                to,
+                hash: id.hash,
+            };
+            from = to;
+            part
+        });
+        parts.collect()
+    }
+
     #[must_use]
     pub fn as_str(&self) -> &str {
         let (from, to) = (self.from as usize, self.to as usize);
@@ -419,6 +441,19 @@ impl std::str::FromStr for Uid {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn gathered_ids_are_the_same_on_one_text() {
+        let ids = ["7", "Ünïcode ✓", "a-long-id", "7"].map(|id| ItemId::new(id).unwrap());
+        let gathered = ItemId::gather(ids.iter());
+        assert_eq!(gathered, ids);
+        let hashes = |ids: &[ItemId]| ids.iter().map(ItemId::hash).collect::<Vec<_>>();
+        assert_eq!(hashes(&gathered), hashes(&ids));
+        let again = ItemId::gather(gathered.iter().skip(1));
+        assert_eq!(again, ids[1..], "parts of a text are gathered too");
+        assert!(again.iter().all(|id| Arc::ptr_eq(&id.text, &again[0].text)));
+        assert!(ItemId::gather(std::iter::empty()).is_empty());
+    }
 
     #[test]
     fn ids_are_checked_once() {

@@ -6,13 +6,15 @@
 use super::foldin::{DIM, Vector};
 
 /// A query as i16 and what one step of it is worth.
-pub(super) struct Query {
+#[derive(Debug, Clone)]
+pub struct Query {
     steps: [i16; DIM],
     step: f32,
 }
 
 impl Query {
-    pub(super) fn new(vector: &Vector) -> Self {
+    #[must_use]
+    pub fn new(vector: &Vector) -> Self {
         let largest = vector
             .iter()
             .fold(0.0f32, |largest, value| largest.max(value.abs()));
@@ -36,12 +38,14 @@ impl Query {
         }
     }
 
-    #[inline]
+    /// Score of one row: about the dot product of the vectors that query and row were made from.
+    #[must_use]
+    #[inline(always)]
     #[expect(
         clippy::cast_precision_loss,
         reason = "one rounding, the same everywhere"
     )]
-    pub(super) fn one(&self, row: &[i8; DIM], scale: f32) -> f32 {
+    pub fn one(&self, row: &[i8; DIM], scale: f32) -> f32 {
         let mut sum = 0i32;
         for (value, step) in row.iter().zip(&self.steps) {
             sum += i32::from(*value) * i32::from(*step);
@@ -57,7 +61,8 @@ fn round(value: f32) -> i16 {
 }
 
 /// A row as i8 and its scale.
-pub(super) fn quantise(vector: &Vector) -> ([i8; DIM], f32) {
+#[must_use]
+pub fn quantise(vector: &Vector) -> ([i8; DIM], f32) {
     let largest = vector
         .iter()
         .fold(0.0f32, |largest, value| largest.max(value.abs()));

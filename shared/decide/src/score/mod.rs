@@ -11,6 +11,7 @@ mod rank;
 
 pub use codec::PoolError;
 pub use foldin::{DIM, FoldIn, Vector, dot};
+pub use kernel::{Query, quantise};
 pub use pool::{Blend, EdgePool, FOLLOWERS_MAX, PoolRow, ROWS_MAX};
 pub use rank::{ScoreSource, Scratch};
 

@@ -223,7 +223,6 @@ impl Inner {
         left_ms: u32,
     ) -> Result<Bytes, AskError> {
         let started = self.clock.tick();
-        self.health.lock().asks(started);
         let wait = Duration::from_millis(u64::from(left_ms));
         let result = self.call(connection, question, wait).await;
         let took_us = self.clock.tick().since_us(started);

@@ -1,8 +1,10 @@
 //! The adaptive throttle of Google's SRE book ("Handling Overload"): a caller refuses its own calls
 //! in proportion to what the target refuses, so that an overloaded target is not asked in vain.
 //!
-//! Invariant: the probability is within [0, 1), and 0 while the target accepts at least 1/K of the
-//! calls. Only overload replies lower `accepts`: errors and timeouts are the breaker's business.
+//! Invariants: the probability is within [0, 1), and 0 while the target accepts at least 1/K of the
+//! calls. A call counts when it has ended: one that is under way has not been refused, and a burst after
+//! a quiet time is no overload. Only overload replies lower `accepts`: errors and timeouts are the
+//! breaker's business.
 
 use crate::Outcome;
 use skerry_types::Tick;
@@ -34,21 +36,23 @@ impl Throttle {
         ((requests - K * accepts) / (requests + 1.0)).max(0.0)
     }
 
-    /// Counts a call that is about to be made and says whether to make it. `roll` is uniform in
-    /// [0, 1). Refused calls count too: that is what lets the throttle close further.
+    /// Whether to make a call. `roll` is uniform in [0, 1). A call that is refused here counts as one
+    /// that was wanted: that is what lets the throttle close further.
     pub fn admits(&mut self, now: Tick, roll: f64) -> bool {
         let admitted = roll >= self.reject_probability(now);
-        self.decay(now);
-        self.requests += 1.0;
+        if !admitted {
+            self.decay(now);
+            self.requests += 1.0;
+        }
         admitted
     }
 
-    /// Reports each call that was made.
+    /// Reports each call that was made, when it has ended.
     pub fn on(&mut self, outcome: Outcome, now: Tick) {
         self.decay(now);
+        self.requests += 1.0;
         if outcome != Outcome::Overload {
-            // Never more accepts than requests: late replies of faded calls must not build credit.
-            self.accepts = (self.accepts + 1.0).min(self.requests);
+            self.accepts += 1.0;
         }
     }
 
@@ -109,6 +113,19 @@ mod tests {
         ] {
             let got = passed(capacity, 8);
             assert!((least..=most).contains(&got), "{capacity}: {got}");
+        }
+    }
+
+    #[test]
+    fn a_burst_after_a_quiet_time_is_no_overload() {
+        let mut throttle = Throttle::new();
+        for round in 0..3 {
+            let now = Tick::from_ms(round * 60_000);
+            // All at once, none has ended yet.
+            for call in 0..500 {
+                assert!(throttle.admits(now, 0.0), "round {round}, call {call}");
+            }
+            (0..500).for_each(|_| throttle.on(Outcome::Ok, now.plus_ms(20)));
         }
     }
 

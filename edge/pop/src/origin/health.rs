@@ -67,17 +67,11 @@ impl Health {
         // Only a call that would be made else is throttled, and only then counts as one that was
         // wanted: what is turned away for other reasons, or shares another's call, is no demand. An
         // origin that took nobody while it started would be throttled long after.
-        if !plan.ask_origin || roll >= self.throttle.reject_probability(now) {
+        if !plan.ask_origin || self.throttle.admits(now, roll) {
             return plan;
         }
-        self.throttle.admits(now, roll);
         health.throttled = true;
         self.ladder.plan(&health, left_ms, now)
-    }
-
-    /// A call is made.
-    pub fn asks(&mut self, now: Tick) {
-        self.throttle.admits(now, 1.0);
     }
 
     /// Takes a call's end in; the breaker's new state where it changed.

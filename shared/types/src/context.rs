@@ -4,7 +4,7 @@ use crate::event::{Event, EventKind, Taste};
 use crate::ids::{EventId, ItemHash, ItemId};
 use crate::time::Millis;
 use serde::{Deserialize, Serialize};
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::xxh3_64;
 
 /// Events of a user that a context keeps, newest last.
 pub const RECENT_MAX: usize = 50;
@@ -57,22 +57,23 @@ impl UserContext {
     }
 
     /// A fingerprint of the events and of what is seen: two copies with the same mark need not be
-    /// exchanged. Never 0, which stands for a copy that nobody else has.
+    /// exchanged. Never 0, which stands for a copy that nobody else has. Made for every question: an
+    /// event counts by what lies in it, not by its id, whose text lies elsewhere.
     #[must_use]
     pub fn mark(&self) -> u64 {
-        let mut hash = Xxh3::new();
-        for event in &self.recent {
-            hash.update(event.id.as_str().as_bytes());
-            hash.update(&event.at_ms.to_le_bytes());
-        }
-        for number in [
-            self.as_of_ms,
-            self.recent.len() as u64,
-            self.seen.len() as u64,
-        ] {
-            hash.update(&number.to_le_bytes());
-        }
-        hash.digest().max(1)
+        let lengths = [self.recent.len() as u64, self.seen.len() as u64];
+        let of_event = |event: &RecentEvent| {
+            let value = event
+                .value
+                .map_or(u64::MAX, |value| u64::from(value.to_bits()));
+            let (item, taste) = (event.item.hash().0, event.taste() as u64);
+            [item, taste, value, event.at_ms, event.accepted_ms]
+        };
+        let all = [self.as_of_ms].into_iter().chain(lengths);
+        let all = all.chain(self.recent.iter().flat_map(of_event));
+        let mut bytes = Vec::with_capacity(8 * (3 + 5 * self.recent.len()));
+        all.for_each(|number| bytes.extend_from_slice(&number.to_le_bytes()));
+        xxh3_64(&bytes).max(1)
     }
 
     /// Applies an event, once: an id already among the recent events changes nothing. Returns
@@ -122,5 +123,51 @@ impl UserContext {
                 true
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Change = fn(&mut UserContext);
+
+    #[test]
+    fn what_changes_a_mark_and_what_does_not() {
+        let event = |item: &str, at_ms| RecentEvent {
+            id: EventId::new(&format!("e{item}{at_ms}")).unwrap(),
+            item: ItemId::new(item).unwrap(),
+            kind: EventKind::Like,
+            value: None,
+            at_ms,
+            accepted_ms: at_ms + 5,
+        };
+        let context = UserContext {
+            seen: vec![ItemHash(1), ItemHash(2)],
+            recent: vec![event("a", 1), event("b", 2)],
+            vector: Vec::new(),
+            as_of_ms: 7,
+        };
+        let cases: [(&str, Change, bool); 9] = [
+            ("nothing", |_| {}, false),
+            ("a vector", |c| c.vector.push(1.0), false),
+            (
+                "an item",
+                |c| c.recent[0].item = ItemId::new("c").unwrap(),
+                true,
+            ),
+            ("a kind", |c| c.recent[0].kind = EventKind::Dislike, true),
+            ("a value", |c| c.recent[1].value = Some(0.0), true),
+            ("a time", |c| c.recent[1].at_ms += 1, true),
+            ("the order", |c| c.recent.swap(0, 1), true),
+            ("one less", |c| drop(c.recent.remove(0)), true),
+            ("an item seen", |c| drop(c.hide(ItemHash(3))), true),
+        ];
+        for (name, change, is_other) in cases {
+            let mut changed = context.clone();
+            change(&mut changed);
+            assert_eq!(changed.mark() != context.mark(), is_other, "{name}");
+        }
+        assert_ne!(UserContext::default().mark(), 0);
     }
 }

@@ -161,7 +161,7 @@ mod tests {
             ("a time", |c| c.recent[1].at_ms += 1, true),
             ("the order", |c| c.recent.swap(0, 1), true),
             ("one less", |c| drop(c.recent.remove(0)), true),
-            ("an item seen", |c| drop(c.hide(ItemHash(3))), true),
+            ("an item seen", |c| c.seen.push(ItemHash(3)), true),
         ];
         for (name, change, is_other) in cases {
             let mut changed = context.clone();

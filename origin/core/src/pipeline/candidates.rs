@@ -11,9 +11,9 @@ use std::collections::HashSet;
 /// Vector neighbours fetched for one question, or as many as the answer keeps, where that is more.
 const NEAR_MAX: usize = 100;
 /// Candidates ranked for one question, likewise.
-const RANKED_MAX: usize = 150;
+const RANKED_MAX: usize = 100;
 /// Candidates with the best base scores among which that many are looked for.
-const FOUND_MAX: usize = 300;
+const FOUND_MAX: usize = 200;
 /// Trending items that an answer without a taste to go by is made from, and those among which they are
 /// looked for where too few of the first may be shown.
 const TRENDING_MAX: usize = 400;

@@ -30,6 +30,9 @@ const GENRES: [&str; 14] = [
 /// 2026-01-01: the newest event is shortly before it.
 const END_MS: Millis = 1_767_225_600_000;
 const DAY_MS: Millis = 86_400_000;
+const NEWEST_YEAR: i64 = 2025;
+/// Between two parts of a series.
+const YEARS_APART: i64 = 2;
 /// Share of choices that go on with a series, where the user has just seen a part of one.
 const FOLLOW: f64 = 0.45;
 /// Share of the others that stay in the user's genres.
@@ -108,8 +111,9 @@ fn catalogue(rng: &mut ChaCha8Rng, count: usize) -> (Vec<Item>, Vec<Film>) {
             .collect();
         genres.sort_unstable();
         genres.dedup();
-        // More recent years are fuller.
-        let year = 2025 - (60.0 * rng.random::<f64>().powi(2)) as i64;
+        // More recent years are fuller; the last part of a series is out, too.
+        let newest = NEWEST_YEAR - YEARS_APART * (parts as i64 - 1);
+        let year = newest - (60.0 * rng.random::<f64>().powi(2)) as i64;
         for part in 0..parts.min(count - films.len()) {
             let name = if part == 0 {
                 base.clone()
@@ -119,7 +123,7 @@ fn catalogue(rng: &mut ChaCha8Rng, count: usize) -> (Vec<Item>, Vec<Film>) {
             items.push(item(
                 films.len() + 1,
                 &name,
-                year + 2 * part as i64,
+                year + YEARS_APART * part as i64,
                 &genres,
             ));
             if part > 0 {
@@ -177,11 +181,25 @@ fn activity(rng: &mut ChaCha8Rng, size: Size) -> Vec<usize> {
         .map(|_| (1.0 - rng.random::<f64>()).powf(-0.5))
         .collect();
     let sum: f64 = weights.iter().sum();
-    let most = size.items / 2;
-    weights
-        .iter()
-        .map(|weight| ((weight / sum * size.events as f64) as usize).clamp(3, most.max(3)))
-        .collect()
+    let most = (size.items / 2).max(3);
+    let share = |weight: &f64| ((weight / sum * size.events as f64) as usize).clamp(3, most);
+    let mut counts: Vec<usize> = weights.iter().map(share).collect();
+    // What rounding and bounds took or gave goes round, an event a user.
+    let mut total: usize = counts.iter().sum();
+    while total != size.events {
+        let before = total;
+        for count in &mut counts {
+            if total < size.events && *count < most {
+                (*count, total) = (*count + 1, total + 1);
+            } else if total > size.events && *count > 3 {
+                (*count, total) = (*count - 1, total - 1);
+            }
+        }
+        if total == before {
+            break;
+        }
+    }
+    counts
 }
 
 fn history(
@@ -223,12 +241,16 @@ fn history(
                     }
                     film = draw();
                 }
-                film
+                // Who has seen all that was drawn takes the most popular film that is left.
+                let unseen = || by_rank.iter().find(|film| !seen.contains(*film));
+                if seen.contains(&film) {
+                    unseen().copied().unwrap_or(film)
+                } else {
+                    film
+                }
             }
         };
-        if !seen.insert(film) {
-            continue;
-        }
+        seen.insert(film);
         at += if rng.random_range(0..3u8) == 0 {
             DAY_MS
         } else {
@@ -293,11 +315,12 @@ mod tests {
     fn the_default_world_is_what_it_says() {
         let World { items, events } = world(7, Size::default());
         assert_eq!(items.len(), 2_000);
-        assert!(
-            (57_000..=61_500).contains(&events.len()),
-            "{}",
-            events.len()
-        );
+        assert_eq!(events.len(), 60_000);
+        let year = |item: &Item| match item.attributes.get("year") {
+            Some(Value::Int(year)) => *year,
+            other => panic!("{other:?}"),
+        };
+        assert!(items.iter().all(|item| (1940..=2025).contains(&year(item))));
         let users: HashSet<_> = events
             .iter()
             .filter_map(|event| event.user.clone())

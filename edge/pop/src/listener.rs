@@ -1,8 +1,9 @@
 //! HTTP: from a connection to the worker and back.
 //!
-//! Invariants: a connection stays on one thread, with that thread's instances and its line to the origin,
-//! so that a request takes no lock and wakes no other thread; a body beyond the limit is never read, let alone buffered; every wait on a peer has
-//! a bound; only the headers that the core reads cross into the worker.
+//! Invariants: a connection stays on one thread, with that thread's instances and its line to the
+//! origin, so that a request takes no lock and wakes no other thread; a body beyond the limit is never
+//! read, let alone buffered; every wait on a peer has a bound; only the headers that the core reads
+//! cross into the worker.
 
 mod messages;
 

@@ -101,12 +101,6 @@ struct Session {
     pop: Arc<str>,
 }
 
-impl Session {
-    fn connection(&self) -> quinn::Connection {
-        self.connection.clone()
-    }
-}
-
 impl Origin {
     /// Not connected yet; call inside the runtime that shall carry the connection.
     #[must_use]
@@ -160,16 +154,10 @@ impl Origin {
         question: Bytes,
         left_ms: u32,
     ) -> Result<Bytes, AskError> {
-        let session = self
-            .inner
-            .session
-            .borrow()
-            .as_ref()
-            .map(Session::connection);
-        let session = session.ok_or(AskError::Down)?;
+        let shared = self.inner.connection().ok_or(AskError::Down)?;
         let (connection, runtime) = match line.connection() {
             Some(own) => (own, Handle::current()),
-            None => (session, self.inner.runtime.clone()),
+            None => (shared, self.inner.runtime.clone()),
         };
         let inner = self.inner.clone();
         let ask = move || async move { inner.exchange(&connection, &question, left_ms).await };
@@ -213,6 +201,12 @@ impl Origin {
 impl Inner {
     fn is_connected(&self) -> bool {
         self.session.borrow().is_some()
+    }
+
+    /// The session's own.
+    fn connection(&self) -> Option<quinn::Connection> {
+        let session = self.session.borrow();
+        session.as_ref().map(|session| session.connection.clone())
     }
 
     /// Asks over the wire and tells the state machines how it went.

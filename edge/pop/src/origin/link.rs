@@ -1,9 +1,9 @@
 //! The connection to the origin: made again whenever it is lost, one control stream on it, pushes
 //! beside it.
 //!
-//! Invariants: at most one session, and lines (`line.rs`) in it only; a peer that breaks the protocol loses it and is counted;
-//! events go out in order and again from the last acknowledged one on a new connection; nothing here
-//! ends the PoP.
+//! Invariants: at most one session, and lines (`line.rs`) while it lasts only; a peer that breaks the
+//! protocol loses it and is counted; events go out in order and again from the last acknowledged one on
+//! a new connection; nothing here ends the PoP.
 
 use super::endpoint::Endpoints;
 use super::frames::{self, FrameError};

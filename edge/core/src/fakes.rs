@@ -103,7 +103,7 @@ pub fn request(method: &str, target: &str, body: &str) -> Request {
     }
 }
 
-type Cached = (CacheEntry, Vec<String>, Option<(u64, u64, Millis, Keep)>);
+type Cached = (CacheEntry, Vec<String>, Option<Keep>);
 type FakeOrigin = Box<dyn Fn(&AskFrame) -> Result<AnswerFrame, AskFailure>>;
 
 /// A platform in memory.
@@ -299,8 +299,7 @@ impl FakeHost {
             Body::Inline(bytes) => bytes.clone(),
             Body::Keep(keep) => {
                 if let Some((_, _, rendered)) = self.cache.borrow_mut().get_mut(&keep.key) {
-                    let version = keep.context_version;
-                    *rendered = Some((keep.render, version, keep.until, keep.clone()));
+                    *rendered = Some(keep.clone());
                 }
                 keep.bytes.clone()
             }
@@ -358,11 +357,11 @@ impl Host for FakeHost {
                 ..Found::default()
             };
         };
-        let rendered = rendered.as_ref().filter(|(known, version, until, ..)| {
-            *known == render && *version == context_version && now < *until
+        let rendered = rendered.as_ref().filter(|keep| {
+            keep.render == render && keep.context_version == context_version && now < keep.until
         });
-        *self.last.borrow_mut() = rendered.map(|(.., keep)| keep.clone());
-        let rendered = rendered.map(|(.., keep)| keep.head.clone());
+        *self.last.borrow_mut() = rendered.cloned();
+        let rendered = rendered.map(|keep| keep.head.clone());
         Found {
             context_version,
             rendered,

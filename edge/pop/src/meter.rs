@@ -1,5 +1,6 @@
 //! What this PoP counts. Names are the public contract; labels are enums, never ids.
 
+use crate::origin::AskError;
 use crate::spool::SpoolError;
 use crate::world::skerry::edge::types::Note;
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
@@ -16,12 +17,10 @@ pub struct Meter {
     connections: Gauge,
     breaker: Gauge,
     exposures_dropped: Counter,
-    /// One for each of [`ASKED`].
-    asked: Arc<[Histogram]>,
+    /// Questions that were answered, and those that ended in each [`AskError`].
+    answered: Histogram,
+    failed: Arc<[(AskError, Histogram)]>,
 }
-
-/// How a question to the origin may end.
-const ASKED: [&str; 6] = ["ok", "down", "timeout", "overloaded", "failed", "refused"];
 
 /// Handles of one kind of answer, found by its packed labels.
 struct Answered {
@@ -40,14 +39,14 @@ impl Meter {
     pub fn new(region: &str) -> Self {
         let connections = gauge!("skerry_connections");
         let breaker = gauge!("skerry_breaker_state", "target" => "origin");
-        let asked = ASKED.map(|outcome| {
-            histogram!("skerry_origin_seconds", "region" => region.to_owned(), "outcome" => outcome)
-        });
+        let asked = |outcome: &'static str| histogram!("skerry_origin_seconds", "region" => region.to_owned(), "outcome" => outcome);
+        let failed = AskError::ALL.map(|error| (error, asked(error.as_str())));
         Self {
             connections,
             breaker,
             exposures_dropped: counter!("skerry_exposures_dropped_total"),
-            asked: asked.into(),
+            answered: asked("ok"),
+            failed: failed.into(),
         }
     }
 
@@ -90,12 +89,11 @@ impl Meter {
         counter!("skerry_revalidations_total", "outcome" => outcome).increment(1);
     }
 
-    /// One question to the origin.
-    pub fn asked(&self, took_us: u64, outcome: &'static str) {
-        let at = ASKED.iter().position(|one| *one == outcome);
-        if let Some(seconds) = at.and_then(|at| self.asked.get(at)) {
-            seconds.record(took_us as f64 / 1e6);
-        }
+    /// One question to the origin, and how it failed where it did.
+    pub fn asked(&self, took_us: u64, error: Option<AskError>) {
+        let failed = self.failed.iter().find(|(known, _)| Some(*known) == error);
+        let seconds = failed.map_or(&self.answered, |(_, seconds)| seconds);
+        seconds.record(took_us as f64 / 1e6);
     }
 
     pub fn breaker(&self, state: BreakerState) {

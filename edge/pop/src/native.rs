@@ -40,8 +40,8 @@ pub async fn answer(shared: &Arc<Shared>, request: Request) -> Native {
         .catch_unwind()
         .await;
     match served {
-        Ok(response) => {
-            shared.origin.expose(response.exposure.clone());
+        Ok(mut response) => {
+            shared.origin.expose(std::mem::take(&mut response.exposure));
             native(response)
         }
         Err(_) => problem(

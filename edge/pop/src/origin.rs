@@ -59,7 +59,16 @@ pub enum AskError {
 }
 
 impl AskError {
-    const fn as_str(self) -> &'static str {
+    pub const ALL: [Self; 5] = [
+        Self::Down,
+        Self::Timeout,
+        Self::Overloaded,
+        Self::Failed,
+        Self::Refused,
+    ];
+
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Down => "down",
             Self::Timeout => "timeout",
@@ -220,12 +229,7 @@ impl Inner {
         let wait = Duration::from_millis(u64::from(left_ms));
         let result = self.call(connection, question, wait).await;
         let took_us = self.clock.tick().since_us(started);
-        self.meter.asked(
-            took_us,
-            result
-                .as_ref()
-                .map_or_else(|error| error.as_str(), |_| "ok"),
-        );
+        self.meter.asked(took_us, result.as_ref().err().copied());
         self.report(&result, took_us, left_ms, self.clock.tick());
         result
     }

@@ -54,18 +54,8 @@ pub(super) fn write_name(out: &mut Vec<u8>, name: &'static str) {
 }
 
 /// Appends a non-negative integer.
-pub fn write_integer(out: &mut Vec<u8>, mut value: u64) {
-    let mut digits = [b'0'; 20];
-    let mut used = 0;
-    for slot in digits.iter_mut().rev() {
-        *slot = b'0' + (value % 10) as u8;
-        value /= 10;
-        used += 1;
-        if value == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(digits.get(digits.len() - used..).unwrap_or_default());
+pub fn write_integer(out: &mut Vec<u8>, value: u64) {
+    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
 /// Appends a number with at most 6 significant digits: scores and probabilities. What is not finite

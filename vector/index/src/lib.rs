@@ -18,15 +18,24 @@
 mod codes;
 mod exact;
 mod graph;
+mod spec;
 
 use exact::Rows;
 use graph::Graph;
+pub use spec::{Found, Merge, Query, Record, Spec, Stored, Write};
 
 /// Up to this many vectors an exact scan is used.
 pub const EXACT_MAX: usize = 20_000;
 /// Most rows and dimensions of one index.
 pub const ROWS_MAX: usize = 50_000_000;
 pub const DIM_MAX: usize = 4_096;
+/// Most results of one search, writes of one batch, vectors of one query, bytes of an id and of a
+/// payload.
+pub const RESULTS_MAX: usize = 10_000;
+pub const BATCH_MAX: usize = 10_000;
+pub const QUERY_VECTORS_MAX: usize = 10;
+pub const ID_BYTES_MAX: usize = 512;
+pub const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
 
 /// What near means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +44,8 @@ pub enum Metric {
     Dot,
     /// The cosine of the angle; stored vectors are normalised.
     Cosine,
+    /// The Euclidean distance; scores are its negative square, so that greater is nearer here too.
+    L2,
 }
 
 /// What was wrong, and where.
@@ -52,6 +63,32 @@ pub enum IndexError {
     QueryDim { query: usize, index: usize },
     #[error("component {component} of the query is not finite")]
     QueryNotFinite { component: usize },
+    #[error("{id:?} has dimension {got}, the collection {dim}")]
+    RecordDim {
+        id: Box<str>,
+        got: usize,
+        dim: usize,
+    },
+    #[error("component {component} of {id:?} is not finite, or overflows when squared")]
+    RecordNotFinite { id: Box<str>, component: usize },
+    #[error("{id:?} has length 0: a cosine needs a direction")]
+    ZeroNorm { id: Box<str> },
+    #[error("the query has length 0: a cosine needs a direction")]
+    QueryZeroNorm,
+    #[error("{id:?} comes twice in one batch")]
+    DuplicateId { id: Box<str> },
+    #[error("an id of {0} bytes: it must have 1 to {ID_BYTES_MAX}")]
+    IdLength(usize),
+    #[error("{got} results asked for, at most {RESULTS_MAX}")]
+    TooManyResults { got: usize },
+    #[error("{got} writes in one batch, at most {BATCH_MAX}")]
+    TooManyWrites { got: usize },
+    #[error("{got} vectors in one query: it must have 1 to {QUERY_VECTORS_MAX}")]
+    QueryVectors { got: usize },
+    #[error("{field:?} is no field of this collection, which has {known}")]
+    UnknownField { field: Box<str>, known: Box<str> },
+    #[error("the payload of {id:?} has {bytes} bytes, at most {PAYLOAD_BYTES_MAX}")]
+    PayloadTooLarge { id: Box<str>, bytes: usize },
 }
 
 impl IndexError {
@@ -65,6 +102,17 @@ impl IndexError {
             Self::NotFinite { .. } => "vector_not_finite",
             Self::QueryDim { .. } => "vector_query_dim",
             Self::QueryNotFinite { .. } => "vector_query_not_finite",
+            Self::RecordDim { .. } => "vector_dim",
+            Self::RecordNotFinite { .. } => "vector_not_finite",
+            Self::ZeroNorm { .. } => "vector_zero_norm",
+            Self::QueryZeroNorm => "vector_query_zero_norm",
+            Self::DuplicateId { .. } => "vector_duplicate_id",
+            Self::IdLength(_) => "vector_id_length",
+            Self::TooManyResults { .. } => "vector_results",
+            Self::TooManyWrites { .. } => "vector_batch",
+            Self::QueryVectors { .. } => "vector_query_vectors",
+            Self::UnknownField { .. } => "vector_unknown_field",
+            Self::PayloadTooLarge { .. } => "vector_payload",
         }
     }
 }

@@ -195,20 +195,20 @@ impl Hopeful {
 }
 
 /// The `k` best so far, as numbers that ascend from the best to the worst.
-struct Best {
+pub struct Best {
     k: usize,
     kept: Vec<u64>,
 }
 
 impl Best {
-    fn new(k: usize) -> Self {
+    pub fn new(k: usize) -> Self {
         Self {
             k,
             kept: Vec::with_capacity(k * 2 + SPARE),
         }
     }
 
-    fn offer(&mut self, row: u32, score: f32) {
+    pub fn offer(&mut self, row: u32, score: f32) {
         if score > f32::NEG_INFINITY {
             let bits = score.to_bits();
             let descending = if bits >> 31 == 1 {
@@ -230,7 +230,7 @@ impl Best {
         self.kept.truncate(self.k);
     }
 
-    fn into_sorted(mut self) -> Vec<(u32, f32)> {
+    pub fn into_sorted(mut self) -> Vec<(u32, f32)> {
         self.cut();
         self.kept.sort_unstable();
         let restored = self.kept.iter().map(|key| {

@@ -1,7 +1,7 @@
 //! Vector search over one segment: exact up to [`EXACT_MAX`] vectors, a graph above.
 //!
 //! The surface is narrow on purpose: build from rows, ask for the nearest rows, with or without a
-//! condition. What lies inside (an exact scan, or `hnsw_rs` behind a validator) may change.
+//! condition. What lies inside is an exact scan, or a packed graph (see [`graph`]).
 //!
 //! Invariants: what is not finite or has the wrong dimension never reaches a kernel or the graph; a
 //! score is always computed from the stored vectors by one kernel with one order of additions, so
@@ -17,12 +17,17 @@
 
 mod codes;
 mod exact;
-mod graph;
+pub mod graph;
+mod kernels;
+mod memory;
 mod spec;
+mod sq8;
 
 use exact::Rows;
-use graph::Graph;
+use graph::{BuildOptions, Packed, Scratch};
+pub use kernels::kernel_name;
 pub use spec::{Found, Merge, Query, Record, Spec, Stored, Write};
+use std::cell::RefCell;
 
 /// Up to this many vectors an exact scan is used.
 pub const EXACT_MAX: usize = 20_000;
@@ -48,6 +53,17 @@ pub enum Metric {
     L2,
 }
 
+impl Metric {
+    /// The score of two vectors: greater is nearer. For the cosine both have length 1.
+    #[must_use]
+    pub fn score(self, a: &[f32], b: &[f32]) -> f32 {
+        match self {
+            Self::Dot | Self::Cosine => kernels::dot_f32(a, b),
+            Self::L2 => -kernels::l2_f32(a, b),
+        }
+    }
+}
+
 /// What was wrong, and where.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum IndexError {
@@ -57,6 +73,8 @@ pub enum IndexError {
     Ragged { values: usize, dim: usize },
     #[error("{0} rows, at most {ROWS_MAX}")]
     TooMany(usize),
+    #[error("an index over rows has inner products and cosines; distances take a collection")]
+    NoDistances,
     #[error("row {row}, component {component} is not finite, or overflows when squared")]
     NotFinite { row: usize, component: usize },
     #[error("the query has dimension {query}, the index {index}")]
@@ -99,6 +117,7 @@ impl IndexError {
             Self::Dim(_) => "vector_dim",
             Self::Ragged { .. } => "vector_ragged",
             Self::TooMany(_) => "vector_rows",
+            Self::NoDistances => "vector_metric",
             Self::NotFinite { .. } => "vector_not_finite",
             Self::QueryDim { .. } => "vector_query_dim",
             Self::QueryNotFinite { .. } => "vector_query_not_finite",
@@ -124,12 +143,70 @@ pub struct Index {
     graph: Option<Graph>,
 }
 
+/// A graph over the rows that are not zero.
+struct Graph {
+    packed: Packed,
+    /// The row of the index that each row of the graph is.
+    rows: Vec<u32>,
+}
+
+/// Candidates kept while the graph is searched, at least.
+const EF_MIN: usize = 256;
+/// Beyond one of so many rows wanted, a scan is quicker than the graph.
+const SHARE_MAX: usize = 16;
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+impl Graph {
+    fn build(rows: &Rows, metric: Metric) -> Result<Self, IndexError> {
+        let kept: Vec<u32> = (0..rows.rows() as u32)
+            .filter(|row| !rows.is_zero(*row))
+            .collect();
+        let vectors: Vec<f32> = kept
+            .iter()
+            .flat_map(|row| rows.row(*row))
+            .copied()
+            .collect();
+        let packed = Packed::build(rows.dim(), metric, &vectors, &BuildOptions::default())?;
+        let source = |row: &u32| kept.get(*row as usize).copied();
+        let rows = packed.order().iter().filter_map(source).collect();
+        Ok(Self { packed, rows })
+    }
+
+    fn is_worth_it(&self, k: usize) -> bool {
+        k.saturating_mul(SHARE_MAX) <= self.rows.len()
+    }
+
+    fn row(&self, row: u32) -> u32 {
+        self.rows.get(row as usize).copied().unwrap_or_default()
+    }
+
+    /// About the best rows, more than `k` of them; fewer where few pass near the query.
+    fn near(
+        &self,
+        query: &[f32],
+        k: usize,
+        allow: Option<&dyn Fn(u32) -> bool>,
+    ) -> impl Iterator<Item = u32> {
+        let query = self.packed.query(query);
+        let allow = allow.map(|allow| move |row: u32| allow(self.row(row)));
+        let allow: Option<&dyn Fn(u32) -> bool> = allow.as_ref().map(|allow| allow as _);
+        let found = SCRATCH.with_borrow_mut(|scratch| {
+            let want = k.saturating_mul(2);
+            self.packed.candidates(scratch, &query, want, EF_MIN, allow)
+        });
+        found.into_iter().map(|(row, _)| self.row(row))
+    }
+}
+
 impl Index {
     /// Builds from row-major `vectors`.
     pub fn build(dim: usize, metric: Metric, vectors: &[f32]) -> Result<Self, IndexError> {
         let mut index = Self::build_exact(dim, metric, vectors)?;
         if index.len() > EXACT_MAX {
-            index.graph = Some(Graph::build(&index.rows, metric));
+            index.graph = Some(Graph::build(&index.rows, metric)?);
         }
         Ok(index)
     }
@@ -138,6 +215,9 @@ impl Index {
     pub fn build_exact(dim: usize, metric: Metric, vectors: &[f32]) -> Result<Self, IndexError> {
         if !(1..=DIM_MAX).contains(&dim) {
             return Err(IndexError::Dim(dim));
+        }
+        if metric == Metric::L2 {
+            return Err(IndexError::NoDistances);
         }
         if !vectors.len().is_multiple_of(dim) {
             return Err(IndexError::Ragged {
@@ -171,7 +251,9 @@ impl Index {
     pub fn near(&self, query: &[f32], k: usize) -> Result<Vec<(u32, f32)>, IndexError> {
         let query = self.query(query)?;
         Ok(match &self.graph {
-            Some(graph) if graph.is_worth_it(k) => graph.near(&self.rows, &query, k),
+            Some(graph) if graph.is_worth_it(k) => {
+                self.rows.scored(&query, k, graph.near(&query, k, None))
+            }
             _ => self.rows.near(&query, k, None),
         })
     }
@@ -188,14 +270,12 @@ impl Index {
         if let Some(graph) = &self.graph
             && graph.is_worth_it(k.saturating_mul(2))
         {
-            // Where at least half of what is near passes, the graph has enough; else a scan of those
-            // that pass is both exact and quicker than sweeping the graph.
-            let mut found = graph.near(&self.rows, &query, k.saturating_mul(2));
-            found.retain(|(row, _)| allow(*row));
+            let found: Vec<u32> = graph.near(&query, k, Some(allow)).collect();
             if found.len() >= k {
-                found.truncate(k);
-                return Ok(found);
+                return Ok(self.rows.scored(&query, k, found.into_iter()));
             }
+            // Little near the query passes: a scan of all that does is exact, and quicker than sweeping
+            // the graph.
         }
         Ok(self.rows.near(&query, k, Some(allow)))
     }

@@ -1,0 +1,418 @@
+//! Searching a packed graph: the nearest known node that has not been looked at is looked at next,
+//! until the best `ef` all have been.
+
+use super::{Links, Packed};
+use crate::exact::Best;
+use crate::sq8::{CodedQuery, Sq8};
+
+/// Codes fetched before scoring begins, which then fetches ahead itself.
+const FETCHED: usize = 4;
+/// Entries that a search starts from: the best of the sample.
+const STARTS: usize = 2;
+/// Nodes of those that pass that a search within a filter starts from, at most.
+pub const SEEDS_MAX: usize = 64;
+/// Nodes scored for each one looked at, at most, where links of links are followed.
+const FRESH_MAX: usize = 2 * super::DEGREE;
+/// Rows scored at once by a scan.
+const SCAN_ROWS: usize = 256;
+/// With a filter, nodes kept for each that passes, at most: beyond that the filter passes too little
+/// near the query for a sweep.
+const SPREAD_MAX: usize = 8;
+
+/// Room that a search works in. Reused from search to search; one search at a time.
+#[derive(Default)]
+pub struct Scratch {
+    visited: Visited,
+    pool: Pool,
+    fresh: Vec<u32>,
+    rows: Vec<u32>,
+    products: Vec<i32>,
+    scores: Vec<f32>,
+    /// Nodes scored since it was made.
+    pub scored: u64,
+}
+
+/// Which nodes have been seen: a stamp for each, and one number that says seen now.
+#[derive(Default)]
+struct Visited {
+    stamps: Vec<u8>,
+    now: u8,
+}
+
+impl Visited {
+    fn start(&mut self, nodes: usize) {
+        if self.now == u8::MAX || self.stamps.len() < nodes {
+            self.stamps.clear();
+            self.stamps.resize(nodes, 0);
+            self.now = 0;
+        }
+        self.now += 1;
+    }
+
+    /// Whether a node is seen for the first time.
+    #[inline(always)]
+    fn first(&mut self, node: u32) -> bool {
+        self.stamps
+            .get_mut(node as usize)
+            .is_some_and(|stamp| std::mem::replace(stamp, self.now) != self.now)
+    }
+
+    fn is_seen(&self, node: u32) -> bool {
+        self.stamps.get(node as usize) == Some(&self.now)
+    }
+}
+
+/// A node and its score; marks of the walk in the node's upper bits, which no number of nodes needs.
+#[derive(Clone, Copy)]
+pub(super) struct Near {
+    pub score: f32,
+    node: u32,
+}
+
+impl Near {
+    const LOOKED: u32 = 1 << 31;
+    const PASSES: u32 = 1 << 30;
+
+    pub fn node(self) -> u32 {
+        self.node & !(Self::LOOKED | Self::PASSES)
+    }
+
+    fn passes(self) -> bool {
+        self.node & Self::PASSES != 0
+    }
+}
+
+/// The best so far, best first.
+#[derive(Default)]
+struct Pool {
+    kept: Vec<Near>,
+    passing: usize,
+    ef: usize,
+    most: usize,
+}
+
+impl Pool {
+    fn start(&mut self, ef: usize, most: usize) {
+        self.kept.clear();
+        self.passing = 0;
+        (self.ef, self.most) = (ef, most);
+    }
+
+    fn is_full(&self) -> bool {
+        self.passing >= self.ef || self.kept.len() >= self.most
+    }
+
+    /// The place where a node is put, if it is good enough.
+    #[inline(always)]
+    fn offer(&mut self, score: f32, node: u32, passes: bool) -> Option<usize> {
+        if self.is_full() {
+            let worst = self.kept.last()?;
+            // What is no number is not better.
+            if !(score > worst.score) {
+                return None;
+            }
+        }
+        let at = self.kept.partition_point(|near| near.score >= score);
+        let mark = if passes { Near::PASSES } else { 0 };
+        let node = node | mark;
+        self.kept.insert(at, Near { score, node });
+        self.passing += usize::from(passes);
+        while self.passing > self.ef || self.kept.len() > self.most {
+            let dropped = self.kept.pop()?;
+            self.passing -= usize::from(dropped.passes());
+        }
+        Some(at)
+    }
+}
+
+/// How nodes are scored: for a query, or for another node while building.
+pub(super) trait Score {
+    fn scores(&self, nodes: &[u32], products: &mut Vec<i32>, out: &mut Vec<f32>);
+    fn fetch(&self, node: u32);
+}
+
+struct ForQuery<'a> {
+    codes: &'a Sq8,
+    query: &'a CodedQuery,
+}
+
+impl Score for ForQuery<'_> {
+    #[inline(always)]
+    fn scores(&self, nodes: &[u32], products: &mut Vec<i32>, out: &mut Vec<f32>) {
+        self.codes.scores(self.query, nodes, products, out);
+    }
+
+    #[inline(always)]
+    fn fetch(&self, node: u32) {
+        self.codes.fetch(node);
+    }
+}
+
+impl Scratch {
+    /// Starts a search among `nodes` nodes.
+    pub(super) fn start(&mut self, nodes: usize, ef: usize, filtered: bool) {
+        self.visited.start(nodes);
+        let most = if filtered { ef * SPREAD_MAX } else { ef };
+        self.pool.start(ef, most);
+    }
+
+    /// Puts in a node to start from.
+    pub(super) fn enter(&mut self, node: u32, score: f32, passes: bool) {
+        if self.visited.first(node) {
+            self.pool.offer(score, node, passes);
+        }
+    }
+
+    /// Walks until the best have all been looked at.
+    pub(super) fn walk(
+        &mut self,
+        links: &Links,
+        score: &impl Score,
+        allow: Option<&dyn Fn(u32) -> bool>,
+        within: bool,
+    ) {
+        let mut at = 0;
+        while let Some(near) = self.pool.kept.get_mut(at) {
+            if near.node & Near::LOOKED != 0 {
+                at += 1;
+                continue;
+            }
+            near.node |= Near::LOOKED;
+            let node = near.node();
+            if let Some(next) = self.pool.kept.get(at + 1) {
+                links.fetch(next.node());
+            }
+            self.fresh.clear();
+            match allow {
+                Some(allow) if within => self.gather_within(links, node, allow),
+                _ => self.gather(links, node, score),
+            }
+            self.scored += self.fresh.len() as u64;
+            score.scores(&self.fresh, &mut self.products, &mut self.scores);
+            let mut first = at + 1;
+            for (node, score) in self.fresh.iter().zip(&self.scores) {
+                if self.pool.is_full()
+                    && let Some(worst) = self.pool.kept.last()
+                    && *score <= worst.score
+                {
+                    continue;
+                }
+                let passes = allow.is_none_or(|allow| allow(*node));
+                if let Some(place) = self.pool.offer(*score, *node, passes) {
+                    first = first.min(place);
+                }
+            }
+            at = first.min(at + 1);
+        }
+    }
+
+    /// The links of a node that are seen for the first time.
+    #[inline(always)]
+    fn gather(&mut self, links: &Links, node: u32, score: &impl Score) {
+        for link in links.of(node) {
+            if self.visited.first(*link) {
+                if self.fresh.len() < FETCHED {
+                    score.fetch(*link);
+                }
+                self.fresh.push(*link);
+            }
+        }
+    }
+
+    /// The links of a node that pass, and those of links that do not (Patel et al. 2024, ACORN-1).
+    fn gather_within(&mut self, links: &Links, node: u32, allow: &dyn Fn(u32) -> bool) {
+        for link in links.of(node) {
+            if !self.visited.first(*link) {
+                continue;
+            }
+            if allow(*link) {
+                self.fresh.push(*link);
+                continue;
+            }
+            for further in links.of(*link) {
+                if self.fresh.len() >= FRESH_MAX {
+                    return;
+                }
+                // What does not pass stays unseen: its own links may be wanted later.
+                if !self.visited.is_seen(*further) && allow(*further) {
+                    self.visited.first(*further);
+                    self.fresh.push(*further);
+                }
+            }
+        }
+    }
+
+    /// What was found, best first.
+    pub(super) fn found(&self) -> impl Iterator<Item = Near> + '_ {
+        self.pool.kept.iter().filter(|near| near.passes()).copied()
+    }
+}
+
+/// Of a sample that lies together, the best `STARTS`: places in the sample and their scores.
+pub(super) fn starts(scores: &[f32]) -> [(usize, f32); STARTS] {
+    let mut best = [(0, f32::NEG_INFINITY); STARTS];
+    for (at, score) in scores.iter().enumerate() {
+        let mut candidate = (at, *score);
+        for kept in &mut best {
+            if candidate.1 > kept.1 {
+                std::mem::swap(kept, &mut candidate);
+            }
+        }
+    }
+    best
+}
+
+impl Packed {
+    /// The best `want` rows by codes with their approximate scores, best first. With a filter fewer,
+    /// where too little near the query passes: see [`Packed::candidates_within`].
+    pub fn candidates(
+        &self,
+        scratch: &mut Scratch,
+        query: &CodedQuery,
+        want: usize,
+        ef: usize,
+        allow: Option<&dyn Fn(u32) -> bool>,
+    ) -> Vec<(u32, f32)> {
+        scratch.start(self.nodes(), ef.max(want).max(1), allow.is_some());
+        let of_node = allow.map(|allow| move |node: u32| self.rows_of(node).any(allow));
+        let of_node: Option<&dyn Fn(u32) -> bool> = of_node.as_ref().map(|allow| allow as _);
+        let (products, scores) = (&mut scratch.products, &mut scratch.scores);
+        let count = self.entries.len();
+        self.entry_codes
+            .scores_from(query, 0, count, products, scores);
+        for (at, score) in starts(scores) {
+            if let Some(entry) = self.entries.get(at)
+                && score > f32::NEG_INFINITY
+            {
+                let passes = of_node.is_none_or(|allow| allow(*entry));
+                scratch.enter(*entry, score, passes);
+            }
+        }
+        let codes = &self.codes;
+        scratch.walk(&self.links, &ForQuery { codes, query }, of_node, false);
+        self.rows_found(scratch, want, allow)
+    }
+
+    /// The same among rows that pass a filter, walking only on those and through their neighbours:
+    /// for filters that few rows pass. `seeds` are some rows that pass.
+    pub fn candidates_within(
+        &self,
+        scratch: &mut Scratch,
+        query: &CodedQuery,
+        want: usize,
+        ef: usize,
+        seeds: &[u32],
+        allow: &dyn Fn(u32) -> bool,
+    ) -> Vec<(u32, f32)> {
+        scratch.start(self.nodes(), ef.max(want).max(1), false);
+        let of_node = |node: u32| self.rows_of(node).any(allow);
+        let mut seeds: Vec<u32> = seeds
+            .iter()
+            .take(SEEDS_MAX)
+            .map(|row| self.node_of(*row))
+            .collect();
+        seeds.retain(|seed| (*seed as usize) < self.nodes());
+        let (products, scores) = (&mut scratch.products, &mut scratch.scores);
+        self.codes.scores(query, &seeds, products, scores);
+        for (at, score) in starts(scores) {
+            if let Some(seed) = seeds.get(at)
+                && score > f32::NEG_INFINITY
+            {
+                scratch.enter(*seed, score, true);
+            }
+        }
+        let codes = &self.codes;
+        scratch.walk(
+            &self.links,
+            &ForQuery { codes, query },
+            Some(&of_node),
+            true,
+        );
+        self.rows_found(scratch, want, Some(allow))
+    }
+
+    fn rows_found(
+        &self,
+        scratch: &Scratch,
+        want: usize,
+        allow: Option<&dyn Fn(u32) -> bool>,
+    ) -> Vec<(u32, f32)> {
+        let rows = scratch.found().flat_map(|near| {
+            let rows = self.rows_of(near.node());
+            rows.map(move |row| (row, near.score))
+        });
+        let passing = rows.filter(|(row, _)| allow.is_none_or(|allow| allow(*row)));
+        passing.take(want).collect()
+    }
+
+    /// The best `want` of `rows` by codes, best first: every one of them is scored.
+    pub fn scan(
+        &self,
+        scratch: &mut Scratch,
+        query: &CodedQuery,
+        want: usize,
+        rows: impl Iterator<Item = u32>,
+    ) -> Vec<(u32, f32)> {
+        let mut best = Best::new(want);
+        let mut rows = rows.filter(|row| (*row as usize) < self.rows);
+        loop {
+            scratch.rows.clear();
+            scratch.rows.extend(rows.by_ref().take(SCAN_ROWS));
+            if scratch.rows.is_empty() {
+                return best.into_sorted();
+            }
+            scratch.fresh.clear();
+            scratch
+                .fresh
+                .extend(scratch.rows.iter().map(|row| self.node_of(*row)));
+            let (products, scores) = (&mut scratch.products, &mut scratch.scores);
+            self.codes.scores(query, &scratch.fresh, products, scores);
+            for (row, score) in scratch.rows.iter().zip(scores.iter()) {
+                best.offer(*row, *score);
+            }
+        }
+    }
+
+    pub fn query(&self, vector: &[f32]) -> CodedQuery {
+        self.codes.query(vector)
+    }
+
+    /// The `k` best rows, scored by the vectors that it was built from, best first. A query of
+    /// the cosine has length 1.
+    pub fn search(
+        &self,
+        scratch: &mut Scratch,
+        query: &[f32],
+        k: usize,
+        ef: usize,
+        vectors: &[f32],
+    ) -> Vec<(u32, f32)> {
+        let want = k.max(RESCORED_MIN.max(2 * k).min(ef));
+        let coded = self.query(query);
+        let rows = self.candidates(scratch, &coded, want, ef, None);
+        let vector = |row: u32| {
+            let source = self.order.get(row as usize).copied().unwrap_or(0) as usize;
+            (
+                source,
+                vectors
+                    .get(source * self.dim..(source + 1) * self.dim)
+                    .unwrap_or_default(),
+            )
+        };
+        rows.iter()
+            .for_each(|(row, _)| crate::kernels::fetch(vector(*row).1));
+        let mut scored: Vec<(u32, f32)> = rows
+            .iter()
+            .map(|(row, _)| {
+                let (source, vector) = vector(*row);
+                (source as u32, self.metric.score(query, vector))
+            })
+            .collect();
+        scored.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        scored.truncate(k);
+        scored
+    }
+}
+
+/// Candidates scored by the stored vectors, at least.
+const RESCORED_MIN: usize = 30;

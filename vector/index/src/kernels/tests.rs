@@ -1,0 +1,107 @@
+use super::*;
+use proptest::prelude::*;
+
+fn lines(codes: &[u8]) -> Vec<Line> {
+    let (lines, _) = codes.as_chunks::<STRIDE>();
+    lines.iter().map(|line| Line(*line)).collect()
+}
+
+proptest! {
+    #[test]
+    fn all_paths_give_the_same_products(
+        lines_of_row in 1usize..8,
+        rows in 1usize..11,
+        seed in any::<u64>(),
+        extreme in 0u8..4,
+    ) {
+        let noise = |at: usize| {
+            let x = (seed ^ at as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            ((x ^ (x >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 56) as u8
+        };
+        let code = |at| match extreme { 0 => 255, 1 => 0, _ => noise(at) };
+        let query = |at: usize| match extreme { 0 | 2 => QUERY_MAX, 1 => -QUERY_MAX, _ => (noise(at + 7) as i8) / 2 };
+        let table = lines(&(0..rows * lines_of_row * STRIDE).map(code).collect::<Vec<_>>());
+        let query = QueryCodes::new((0..lines_of_row * STRIDE).map(query));
+        let these: Vec<u32> = (0..rows as u32).rev().chain([0]).collect();
+        for path in available() {
+            let mut got = vec![0; rows + 1];
+            let mut want = got.clone();
+            // SAFETY: the rows are those of the table.
+            unsafe {
+                (path.dots)(table.as_ptr(), lines_of_row, Which::These(&these), &query.lines, query.sum, &mut got);
+                (plain::PATH.dots)(table.as_ptr(), lines_of_row, Which::These(&these), &query.lines, query.sum, &mut want);
+            }
+            prop_assert_eq!(&got, &want, "{}", path.name);
+            let (mut got_half, mut want_half) = (query.lines.clone(), query.lines.clone());
+            let row = &table[..lines_of_row];
+            // SAFETY: as above.
+            let sums = unsafe { ((path.halve)(row, &mut got_half), plain::halve(row, &mut want_half)) };
+            prop_assert_eq!(sums.0, sums.1, "{}", path.name);
+            prop_assert!(got_half.iter().zip(&want_half).all(|(a, b)| a.0 == b.0), "{}", path.name);
+            let mut got = vec![0; rows];
+            // SAFETY: as above.
+            unsafe { (path.dots)(table.as_ptr(), lines_of_row, Which::From(0), &query.lines, query.sum, &mut got) };
+            got.reverse();
+            prop_assert_eq!(&got[..], &want[..rows], "{}", path.name);
+        }
+    }
+
+    #[test]
+    fn all_paths_give_the_same_bits(values in prop::collection::vec(-1e3f32..1e3, 0..400)) {
+        let (a, b) = values.split_at(values.len() / 2);
+        let (a, b) = (&a[..a.len() / LANES * LANES], &b[..b.len() / LANES * LANES]);
+        let (a, b) = (a.as_chunks().0, b.as_chunks().0);
+        let bits = |lanes: [f32; LANES]| lanes.map(f32::to_bits);
+        for path in available() {
+            // SAFETY: `available` has only what the machine can run.
+            let (dot, l2) = unsafe { ((path.dot_f32)(a, b), (path.l2_f32)(a, b)) };
+            // SAFETY: plain Rust.
+            let (dot_plain, l2_plain) = unsafe { ((plain::PATH.dot_f32)(a, b), (plain::PATH.l2_f32)(a, b)) };
+            prop_assert_eq!(bits(dot), bits(dot_plain), "{}", path.name);
+            prop_assert_eq!(bits(l2), bits(l2_plain), "{}", path.name);
+        }
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_never_read() {
+    let table = lines(&[7; STRIDE * 2]);
+    let query = QueryCodes::new([1; STRIDE]);
+    let mut out = [0; 2];
+    dots(&table, 1, Which::These(&[0, 2]), &query, &mut out);
+    assert_eq!(out, [i32::MIN; 2], "a row beyond the table");
+    dots(&table, 1, Which::From(1), &query, &mut out);
+    assert_eq!(out, [i32::MIN; 2], "rows up to beyond the table");
+    dots(&table, 2, Which::These(&[0, 0]), &query, &mut out);
+    assert_eq!(out, [i32::MIN; 2], "a query that is too short");
+    dots(&table, 1, Which::These(&[0]), &query, &mut out);
+    assert_eq!(out, [i32::MIN; 2], "more results than rows");
+    dots(&table, 1, Which::From(0), &query, &mut out);
+    assert_eq!(out, [(7 - 128) * 64; 2]);
+}
+
+#[test]
+fn a_halved_row_stands_for_half() {
+    let codes: Vec<u8> = (0..STRIDE as u8).map(|at| 96 + at).collect();
+    let row = lines(&codes);
+    let mut query = QueryCodes::new([]);
+    query.set_halved(&row);
+    let mut out = [0];
+    dots(&row, 1, Which::From(0), &query, &mut out);
+    let square: i32 = codes.iter().map(|x| (i32::from(*x) - 128).pow(2)).sum();
+    assert!(
+        (out[0] * 2 - square).abs() < square / 20,
+        "{} {square}",
+        out[0]
+    );
+}
+
+#[test]
+fn floats() {
+    let a: Vec<f32> = (0..77).map(|x| x as f32).collect();
+    let b: Vec<f32> = (0..77).map(|x| 2.0 * x as f32).collect();
+    let squares: f32 = a.iter().map(|x| x * x).sum();
+    assert_eq!(dot_f32(&a, &b), 2.0 * squares);
+    assert_eq!(l2_f32(&a, &b), squares);
+    assert_eq!(dot_f32(&[], &[]), 0.0);
+}

@@ -16,8 +16,8 @@ use std::collections::HashMap;
 /// Nodes of a batch: a share of those already there, at most so many.
 const BATCH_SHARE: usize = 64;
 const BATCH_MAX: usize = 4_096;
-/// Nodes that searches start from: one of so many, between a least and a most number.
-const ENTRY_SHARE: usize = 100;
+/// Nodes that searches start from: as many as the root of all, within bounds. The best of so many is
+/// about as far from the nearest node as a root, too.
 const ENTRIES: std::ops::RangeInclusive<usize> = 16..=1_024;
 
 /// Where nodes are while a graph is built, and how near they are to one another.
@@ -149,7 +149,8 @@ pub fn build(dim: usize, metric: Metric, vectors: &[f32], options: &BuildOptions
     };
 
     let count = nodes.len();
-    let entries = (count / ENTRY_SHARE)
+    let entries = count
+        .isqrt()
         .clamp(*ENTRIES.start(), *ENTRIES.end())
         .min(count);
     let mut growing = Growing {

@@ -8,7 +8,7 @@ use crate::sq8::{CodedQuery, Sq8};
 /// Codes fetched before scoring begins, which then fetches ahead itself.
 const FETCHED: usize = 4;
 /// Entries that a search starts from: the best of the sample.
-const STARTS: usize = 2;
+const STARTS: usize = 4;
 /// Nodes of those that pass that a search within a filter starts from, at most.
 pub const SEEDS_MAX: usize = 64;
 /// Nodes scored for each one looked at, at most, where links of links are followed.

@@ -43,7 +43,7 @@ pub fn run(quick: bool) -> anyhow::Result<()> {
     scenarios.env("SKERRY_BIN", target().join("release/skerry"));
     step("scenarios with real processes", &mut scenarios)?;
     if quick {
-        eprintln!("== left out by --quick: optional features, dependency checks, fuzzing");
+        eprintln!("== left out by --quick: optional features, dependency checks, sanitizer, fuzzing");
         return Ok(());
     }
     // By itself: the whole selection with one more feature would compile wasmtime again.
@@ -56,5 +56,6 @@ pub fn run(quick: bool) -> anyhow::Result<()> {
     ];
     step("feature parquet", &mut with_worker(&[&imports, &parquet]))?;
     tools::deny()?;
+    tools::asan()?;
     tools::fuzz(60)
 }

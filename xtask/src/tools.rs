@@ -53,6 +53,36 @@ pub fn deny() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Runs the tests of everything `unsafe` with an address sanitizer.
+pub fn asan() -> anyhow::Result<()> {
+    let Some(mut command) = nightly()? else {
+        eprintln!("== the address sanitizer was NOT run: no nightly toolchain");
+        return Ok(());
+    };
+    // A target of its own: without one, build scripts would be sanitized too.
+    let host = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    command
+        .env("CARGO_TARGET_DIR", cache()?.join("asan-target"))
+        .env("RUSTFLAGS", "-Zsanitizer=address")
+        .args(["+nightly", "test", "--release", "--lib", "--target", &host])
+        .args(["--package", "skerry-vector-index", "--"])
+        .args(["kernels", "memory", "graph", "exact", "codes"]);
+    step("address sanitizer on kernels and graphs", &mut command)
+}
+
+/// `cargo` as the nightly toolchain has it; `None` where there is none.
+fn nightly() -> anyhow::Result<Option<Command>> {
+    if !succeeds(Command::new("cargo").args(["+nightly", "--version"])) {
+        return Ok(None);
+    }
+    let mut command = Command::new("cargo");
+    command
+        .current_dir(root())
+        .env_remove("RUSTUP_TOOLCHAIN")
+        .env_remove("CARGO");
+    Ok(Some(command))
+}
+
 /// Runs every target of `fuzz/` for its share of `seconds`.
 pub fn fuzz(seconds: u64) -> anyhow::Result<()> {
     let dir = root().join("fuzz");
@@ -68,22 +98,15 @@ pub fn fuzz(seconds: u64) -> anyhow::Result<()> {
     if targets.is_empty() {
         anyhow::bail!("no targets in {}", dir.display());
     }
-    if !succeeds(Command::new("cargo").args(["+nightly", "--version"])) {
-        eprintln!(
-            "== fuzzing was NOT done: no nightly toolchain (`rustup toolchain install nightly`)"
-        );
-        return Ok(());
-    }
     let fuzz = installed(FUZZ)?;
     let each = (seconds / targets.len() as u64).max(5);
     let target_dir = cache()?.join("fuzz-target");
     for target in &targets {
-        let mut command = Command::new("cargo");
-        command
-            .current_dir(root())
-            .env_remove("RUSTUP_TOOLCHAIN")
-            .env_remove("CARGO")
-            .env("CARGO_TARGET_DIR", &target_dir);
+        let Some(mut command) = nightly()? else {
+            eprintln!("== fuzzing was NOT done: no nightly toolchain");
+            return Ok(());
+        };
+        command.env("CARGO_TARGET_DIR", &target_dir);
         let path = std::env::var_os("PATH").unwrap_or_default();
         let mut folders = vec![fuzz.parent().map(PathBuf::from).unwrap_or_default()];
         folders.extend(std::env::split_paths(&path));

@@ -18,10 +18,14 @@
 mod codes;
 mod exact;
 mod graph;
+mod payload;
+mod plan;
 mod spec;
 
 use exact::Rows;
 use graph::Graph;
+pub use payload::{Damaged, Moved, PayloadIndex};
+pub use plan::{Costs, Plan, plan};
 pub use spec::{Found, Merge, Query, Record, Spec, Stored, Write};
 
 /// Up to this many vectors an exact scan is used.

@@ -24,7 +24,7 @@ mod spec;
 
 use exact::Rows;
 use graph::Graph;
-pub use payload::{Damaged, Moved, PayloadIndex};
+pub use payload::{Damaged, Moved, NewRow, PayloadIndex};
 pub use plan::{Costs, Plan, plan};
 pub use spec::{Found, Merge, Query, Record, Spec, Stored, Write};
 

@@ -29,8 +29,13 @@ pub struct PayloadIndex {
     rows: u32,
 }
 
-/// An index whose rows go into another, and the new row of each row; none where it is gone.
-pub type Moved<'a> = (&'a PayloadIndex, &'a dyn Fn(u32) -> Option<u32>);
+/// The new row of each row; none where it is gone.
+pub type NewRow<'a> = dyn Fn(u32) -> Option<u32> + 'a;
+
+/// An index whose rows go into another.
+pub type Moved<'a> = (&'a PayloadIndex, &'a NewRow<'a>);
+
+type MovedField<'a> = (&'a Field, &'a NewRow<'a>);
 
 #[derive(Default)]
 struct Field {
@@ -124,10 +129,10 @@ impl PayloadIndex {
             .map(|(_, map)| move |row| map(row).filter(|row| *row < rows))
             .collect();
         for (name, field) in &mut merged.fields {
-            let parts: Vec<(&Field, &dyn Fn(u32) -> Option<u32>)> = parts
+            let parts: Vec<MovedField<'_>> = parts
                 .iter()
                 .zip(&kept)
-                .filter_map(|((part, _), map)| Some((part.field(name)?, map as &dyn Fn(_) -> _)))
+                .filter_map(|((part, _), map)| Some((part.field(name)?, map as &NewRow<'_>)))
                 .collect();
             *field = Field::merged(&parts);
         }
@@ -136,7 +141,7 @@ impl PayloadIndex {
 
     /// This index with other row numbers, for a segment of `rows` rows.
     #[must_use]
-    pub fn renumber(&self, rows: u32, map: &dyn Fn(u32) -> Option<u32>) -> Self {
+    pub fn renumber(&self, rows: u32, map: &NewRow<'_>) -> Self {
         let fields: Vec<Box<str>> = self.fields.iter().map(|(name, _)| name.clone()).collect();
         Self::merged(&fields, rows, &[(self, map)])
     }
@@ -290,7 +295,7 @@ impl Field {
         passing | (in_question & union.into_bitmap())
     }
 
-    fn merged(parts: &[(&Field, &dyn Fn(u32) -> Option<u32>)]) -> Self {
+    fn merged(parts: &[MovedField<'_>]) -> Self {
         let mut merged = Self::default();
         for (number, mark) in merged.marks.list_mut().into_iter().enumerate() {
             let mut rows: Vec<u32> = Vec::new();
@@ -303,7 +308,7 @@ impl Field {
             *mark = bitmap_of(&rows);
         }
         fn of<'a, C: terms::Column + 'a>(
-            parts: &'a [(&'a Field, &'a dyn Fn(u32) -> Option<u32>)],
+            parts: &'a [MovedField<'a>],
             terms: impl Fn(&'a Field) -> &'a Terms<C>,
         ) -> Terms<C> {
             let parts: Vec<_> = parts

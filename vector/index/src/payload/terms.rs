@@ -9,6 +9,7 @@
 //! never none; rows ascend in each. No bitmap has runs: taking rows from a run, or adding some, takes
 //! time in the square of their number (roaring 0.12), and a bitmap without is never above a bit a row.
 
+use super::NewRow;
 use roaring::{MultiOps, RoaringBitmap};
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
@@ -74,7 +75,7 @@ pub struct Union<'a> {
 }
 
 /// A part of a merger: terms, and the new row of each of their rows.
-pub type Part<'a, C> = (&'a Terms<C>, &'a dyn Fn(u32) -> Option<u32>);
+pub type Part<'a, C> = (&'a Terms<C>, &'a NewRow<'a>);
 
 /// The rows of one value in one part.
 #[derive(Clone, Copy)]

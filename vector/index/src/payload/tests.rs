@@ -112,7 +112,7 @@ fn packed(index: &PayloadIndex) -> PayloadIndex {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
     fn rows_match_as_their_payloads_do(
@@ -213,6 +213,57 @@ proptest! {
             prop_assert_eq!(again.matching(&filter).unwrap(), matching);
         }
     }
+}
+
+/// Each with each, where whole numbers and floats part: rare among random ones.
+#[test]
+fn numbers_compare_as_in_payloads_at_the_edges() {
+    let mut numbers = vec![Value::Float(f64::NAN), Value::Float(f64::INFINITY)];
+    for edge in [
+        0,
+        1,
+        1 << 53,
+        1 << 54,
+        i64::MAX - 3,
+        i64::MIN + 3,
+        -(1 << 53),
+    ] {
+        for int in edge - 3..=edge + 3 {
+            numbers.extend([Value::Int(int), Value::Float(int as f64)]);
+        }
+        numbers.extend([0.5, -0.0].map(|more| Value::Float(edge as f64 + more)));
+    }
+    // Rows of one number, of each with the next one, and of eight.
+    let mut values = numbers.clone();
+    values.extend(numbers.windows(2).map(|pair| Value::List(pair.to_vec())));
+    values.extend(numbers.windows(8).map(|some| Value::List(some.to_vec())));
+    let payloads: Vec<Attributes> = values
+        .into_iter()
+        .map(|value| [("a".into(), value)].into())
+        .collect();
+    let added = index(&payloads);
+    let packed = packed(&added);
+    let check = |test| {
+        let filter = one("a", test);
+        let expected = expected(&payloads, &filter);
+        assert_eq!(added.matching(&filter).unwrap(), expected, "{filter:?}");
+        assert_eq!(packed.matching(&filter).unwrap(), expected, "{filter:?}");
+    };
+    for number in &numbers {
+        check(Test::Eq(number.clone()));
+        check(Test::Gt(number.clone()));
+        check(Test::Gte(number.clone()));
+        check(Test::Lt(number.clone()));
+        check(Test::Lte(number.clone()));
+    }
+    // Among eight, ranges of whole numbers that are equal to one float overlap, and nest.
+    for some in numbers.windows(8) {
+        check(Test::In(some.to_vec()));
+        check(Test::NotIn(some.to_vec()));
+    }
+    let nested = [Value::Float((1i64 << 54) as f64), Value::Int(1 << 54)];
+    check(Test::NotIn(nested.to_vec()));
+    check(Test::NotIn(nested[..1].to_vec()));
 }
 
 fn one(field: &str, test: Test) -> Filter {

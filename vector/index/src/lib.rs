@@ -20,12 +20,16 @@ mod exact;
 pub mod graph;
 mod kernels;
 mod memory;
+mod payload;
+mod plan;
 mod spec;
 mod sq8;
 
 use exact::Rows;
 use graph::{BuildOptions, Packed, Scratch};
 pub use kernels::kernel_name;
+pub use payload::{Damaged, Moved, NewRow, PayloadIndex};
+pub use plan::{Costs, Plan, plan};
 pub use spec::{Found, Merge, Query, Record, Spec, Stored, Write};
 use std::cell::RefCell;
 

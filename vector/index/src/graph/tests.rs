@@ -311,35 +311,3 @@ proptest! {
         }
     }
 }
-
-/// The crate that this one is measured against, on the same vectors with the same candidates kept.
-#[test]
-fn finds_as_much_as_hnsw_rs() {
-    use hnsw_rs::prelude::{DistDot, Hnsw};
-    let vectors = clustered(3_000, 300, 12, Metric::Cosine);
-    let queries = clustered(100, 300, 12, Metric::Cosine);
-    let reference = Hnsw::new(16, 3_000, 16, 200, DistDot);
-    for (at, vector) in vectors.chunks_exact(DIM).enumerate() {
-        reference.insert((vector, at));
-    }
-    let packed = build(Metric::Cosine, &vectors);
-    let mut scratch = Scratch::default();
-    let (mut ours, mut theirs) = (0.0, 0.0);
-    for query in queries.chunks_exact(DIM) {
-        let wanted = exact(Metric::Cosine, &vectors, query, 10, |_| true);
-        let found = packed.search(&mut scratch, query, 10, 40, &vectors);
-        ours += recall(
-            &found.iter().map(|(row, _)| *row).collect::<Vec<_>>(),
-            &wanted,
-        );
-        let found = reference.search(query, 10, 40);
-        theirs += recall(
-            &found
-                .iter()
-                .map(|near| near.d_id as u32)
-                .collect::<Vec<_>>(),
-            &wanted,
-        );
-    }
-    assert!(ours >= theirs - 1.0, "of 100: {ours} and {theirs}");
-}

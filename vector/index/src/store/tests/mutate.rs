@@ -104,7 +104,7 @@ fn read(dir: &Path) -> Result<Vec<(Record, u64)>, StoreError> {
     let report = verify(dir, &mut |_| {});
     let sound = report.as_ref().is_ok_and(VerifyReport::is_sound);
     let collection = Collection::open(dir, quiet())?;
-    let result = (|| {
+    let result: Result<_, StoreError> = (|| {
         collection.log_since(collection.stats().checkpoint, 1 << 20)?;
         collection.fingerprint(|_| true)?;
         let found = collection.search(&ask(&[0.5; DIM], 100))?;

@@ -179,7 +179,17 @@ pub fn check_format(dir: &Path) -> Result<(), StoreError> {
 }
 
 /// Held while a collection is open. The system lets go of it when the process ends, however it does.
-pub struct Lock(#[expect(dead_code, reason = "held, not read")] File);
+pub struct Lock(File);
+
+/// Let go of at once, and not when the last copy of the handle is closed: a process that this one
+/// starts has one for a moment.
+impl Drop for Lock {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.unlock() {
+            tracing::warn!(%error, "a lock is kept until the process ends");
+        }
+    }
+}
 
 impl Lock {
     pub fn take(dir: &Path) -> Result<Self, StoreError> {

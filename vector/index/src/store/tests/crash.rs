@@ -116,18 +116,19 @@ fn tear(dir: &std::path::Path, last: u64, random: &mut StdRng) {
     let path = dir.join(files::log_name(file.first));
     let mut bytes = std::fs::read(&path).unwrap();
     let mut end = log::FILE_HEADER_BYTES;
-    let mut first = file.first;
+    let mut next = file.first;
+    // A record may hold a batch that was acknowledged and another one that was not yet.
     while let Ok(record) = log::record_at(&bytes, end)
-        && record.last() <= last
+        && record.first <= last
     {
-        first = record.last() + 1;
+        next = record.last() + 1;
         end = record.end;
     }
     if bytes.len() <= end {
         // Nothing there: a record that was on its way.
         let body: Vec<u8> = (0..random.random_range(1..300)).map(|n| n as u8).collect();
         bytes.truncate(end);
-        bytes.extend(log::encode_record(first.max(last + 1), 1, &body));
+        bytes.extend(log::encode_record(next, 1, &body));
     }
     let at = random.random_range(end..bytes.len());
     match random.random_range(0..4) {

@@ -9,7 +9,7 @@ use super::error::StoreError;
 use super::log::Log;
 use super::memory::{Memory, Places};
 use super::shared::Shared;
-use super::{BATCH_BYTES_MAX, Committed, LogRecord, codec, score};
+use super::{BATCH_BYTES_MAX, Committed, LogRecord, SEQ_MAX, codec, score};
 use crate::{BATCH_MAX, ID_BYTES_MAX, IndexError, Spec, Write};
 use parking_lot::{Condvar, Mutex};
 use std::collections::{HashSet, VecDeque};
@@ -131,6 +131,12 @@ pub fn check_records(spec: &Spec, records: Vec<LogRecord>) -> Result<Option<Batc
     let Some(first) = records.first().map(|record| record.seq) else {
         return Ok(None);
     };
+    if first > SEQ_MAX - records.len() as u64 {
+        return Err(StoreError::Gap {
+            last: 0,
+            got: first,
+        });
+    }
     let mut writes = Vec::with_capacity(records.len());
     for (place, record) in (first..).zip(records) {
         if record.seq != place || place == 0 {
@@ -202,7 +208,9 @@ fn wait_for_room(shared: &Shared) -> Result<(), StoreError> {
         return Ok(());
     }
     let mut bell = shared.bell.lock();
-    while shared.memory.view.load().frozen().len() > shared.options.frozen_max && !shared.is_stopping() {
+    while shared.memory.view.load().frozen().len() > shared.options.frozen_max
+        && !shared.is_stopping()
+    {
         if let Some(error) = shared.faults.lock().sealing.clone() {
             return Err(error);
         }
@@ -288,8 +296,9 @@ fn accept(
     }
     let view = shared.memory.view.load();
     let news = batch.writes.iter().skip(repeats);
-    let places: Result<Vec<Places>, StoreError> =
-        news.map(|write| Memory::places(&view, id_of(write))).collect();
+    let places: Result<Vec<Places>, StoreError> = news
+        .map(|write| Memory::places(&view, id_of(write)))
+        .collect();
     Ok((repeats, places?))
 }
 

@@ -7,9 +7,9 @@
 //! file was never acknowledged and is cut; anything invalid before a valid record was acknowledged
 //! once, and is refused by file and place.
 
-use super::codec;
 use super::error::StoreError;
 use super::files::{self, Kind};
+use super::{SEQ_MAX, codec};
 use crate::Write;
 use parking_lot::Mutex;
 use std::fs::{File, OpenOptions};
@@ -53,6 +53,12 @@ fn record_crc(header: &[u8; RECORD_HEADER_BYTES], body: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c_append(crc, rest), body)
 }
 
+/// The checksum that a whole record should have.
+pub fn crc_of(record: &[u8]) -> Option<u32> {
+    let (header, body) = record.split_first_chunk()?;
+    Some(record_crc(header, body))
+}
+
 /// Whole records begin at multiples of 8.
 fn aligned(at: usize) -> usize {
     at.next_multiple_of(8)
@@ -92,7 +98,8 @@ fn claims(header: &[u8; RECORD_HEADER_BYTES]) -> Result<(usize, u64, u32), &'sta
     if kind != u32::from(KIND_WRITES) {
         return Err("a record of an unknown kind");
     }
-    if count == 0 || first == 0 || first.checked_add(u64::from(count)).is_none() {
+    let last = first.checked_add(u64::from(count));
+    if count == 0 || first == 0 || last.is_none_or(|last| last > SEQ_MAX) {
         return Err("a record without writes");
     }
     Ok((length, first, count))
@@ -420,7 +427,9 @@ impl LogFiles {
     pub fn trim(&self, checkpoint: u64, tail_bytes: u64) {
         let mut files = self.files.lock();
         let covered = files.iter().skip(1);
-        let covered = covered.take_while(|next| next.first <= checkpoint + 1).count();
+        let covered = covered
+            .take_while(|next| next.first <= checkpoint + 1)
+            .count();
         let mut bytes: u64 = files.iter().take(covered).map(|file| file.bytes).sum();
         let mut gone = 0;
         for file in files.iter().take(covered) {
@@ -475,7 +484,9 @@ impl LogFiles {
                 let bad = |what| StoreError::corrupt(&path, at, what);
                 let left = usize::try_from(known.bytes - at).unwrap_or(usize::MAX);
                 let head = files::read_at(&file, &path, at, RECORD_HEADER_BYTES.min(left))?;
-                let head = head.first_chunk().ok_or_else(|| bad("a record is cut off"))?;
+                let head = head
+                    .first_chunk()
+                    .ok_or_else(|| bad("a record is cut off"))?;
                 let (length, first, count) = claims(head).map_err(bad)?;
                 let whole = RECORD_HEADER_BYTES + length;
                 if whole > left {
@@ -495,12 +506,16 @@ impl LogFiles {
     }
 }
 
+fn is_name(name: &str, first: u64) -> bool {
+    (1..=SEQ_MAX).contains(&first) && name == files::log_name(first)
+}
+
 /// The log files of a folder, oldest first.
 pub fn found(dir: &Path) -> Result<Vec<LogFile>, StoreError> {
     let mut all: Vec<LogFile> = files::list(dir)?
         .into_iter()
         .filter_map(|(name, bytes)| match files::kind(&name) {
-            Kind::Log(first) if name == files::log_name(first) => Some(LogFile {
+            Kind::Log(first) if is_name(&name, first) => Some(LogFile {
                 first,
                 bytes,
                 marks: Vec::new(),

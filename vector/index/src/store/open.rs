@@ -53,7 +53,11 @@ fn is_unborn(dir: &Path) -> Result<(), StoreError> {
         };
         if holds {
             let path = dir.join(files::MANIFEST_FILE);
-            return Err(StoreError::corrupt(&path, 0, format!("it is missing, {name} is there")));
+            return Err(StoreError::corrupt(
+                &path,
+                0,
+                format!("it is missing, {name} is there"),
+            ));
         }
     }
     Ok(())

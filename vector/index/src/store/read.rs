@@ -257,6 +257,8 @@ pub fn stats(shared: &Shared) -> Stats {
         disk_bytes: files as u64 + log_bytes,
         seq: shared.memory.applied(),
         checkpoint,
-        faults: faults.map(|error| format!("{}: {error}", error.code())).collect(),
+        faults: faults
+            .map(|error| format!("{}: {error}", error.code()))
+            .collect(),
     }
 }

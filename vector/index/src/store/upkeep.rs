@@ -189,7 +189,12 @@ fn install(
         let mut dead: Vec<(u64, usize, _)> = others
             .map(|one| (one.segment.number(), one.dead.count(), one.dead.rows()))
             .collect();
-        let new = built.map(|built| (built.segment.number(), built.dead(&in_force(&view, sources))));
+        let new = built.map(|built| {
+            (
+                built.segment.number(),
+                built.dead(&in_force(&view, sources)),
+            )
+        });
         dead.extend(new.map(|(number, new)| (number, new.count(), new.rows())));
         (shared.memory.applied(), dead)
     };
@@ -255,7 +260,8 @@ fn in_force(view: &View, sources: &[Source]) -> Vec<Source> {
         }
     };
     let each = sources.iter();
-    each.map(|source| current(source).unwrap_or_else(|| source.clone())).collect()
+    each.map(|source| current(source).unwrap_or_else(|| source.clone()))
+        .collect()
 }
 
 /// Removes what the manifest named and no longer does, and log that nobody needs.
@@ -272,5 +278,7 @@ fn tidy(shared: &Shared, before: &Manifest, now: &Manifest) {
             files::remove(&shared.dir.join(files::segment_name(entry.number)));
         }
     }
-    shared.log_files.trim(now.checkpoint, shared.options.log_tail_bytes);
+    shared
+        .log_files
+        .trim(now.checkpoint, shared.options.log_tail_bytes);
 }

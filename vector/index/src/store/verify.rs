@@ -132,7 +132,9 @@ impl Check<'_> {
     fn snapshot(&mut self) -> Result<(), StoreError> {
         for file in SnapshotInfo::read(self.dir)?.files {
             let path = self.dir.join(&*file.name);
-            let length = std::fs::metadata(&path).map_err(StoreError::io(&path))?.len();
+            let length = std::fs::metadata(&path)
+                .map_err(StoreError::io(&path))?
+                .len();
             if length != file.bytes {
                 let what = format!("the snapshot says {} bytes", file.bytes);
                 return Err(StoreError::corrupt(&path, length, what));
@@ -185,7 +187,9 @@ impl Check<'_> {
 
     fn id_in(&self, number: u64, row: u32) -> Result<String, StoreError> {
         let path = self.dir.join(files::segment_name(number));
-        Ok(Sealed::open(&path, &self.manifest.spec)?.id(row)?.to_owned())
+        Ok(Sealed::open(&path, &self.manifest.spec)?
+            .id(row)?
+            .to_owned())
     }
 
     fn logs(&mut self) -> Result<(), StoreError> {
@@ -219,7 +223,10 @@ impl Check<'_> {
             self.went(&name, bytes.len() as u64);
         }
         if self.report.last_seq < checkpoint {
-            let what = format!("the log ends at {}, before {checkpoint}", self.report.last_seq);
+            let what = format!(
+                "the log ends at {}, before {checkpoint}",
+                self.report.last_seq
+            );
             return Err(StoreError::corrupt(self.dir, 0, what));
         }
         Ok(())

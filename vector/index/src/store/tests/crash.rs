@@ -82,7 +82,12 @@ fn apply(model: &mut Model, batch: &[Write]) {
 /// the greatest sequence number.
 fn killed(dir: &std::path::Path, seed: u64, kill_after: usize) -> ([usize; 2], u64) {
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "store::tests::crash::child", "--nocapture", "--test-threads=1"])
+        .args([
+            "--exact",
+            "store::tests::crash::child",
+            "--nocapture",
+            "--test-threads=1",
+        ])
         .env(DIR, dir)
         .env(SEED, seed.to_string())
         .stdout(Stdio::null())
@@ -161,17 +166,24 @@ fn round(dir: &std::path::Path, model: &mut Model, seed: u64) {
     for thread in 0..THREADS {
         let acked = acks[thread as usize];
         let mut each = batches(seed, thread);
-        each.by_ref().take(acked).for_each(|batch| apply(model, &batch));
+        each.by_ref()
+            .take(acked)
+            .for_each(|batch| apply(model, &batch));
         // The one that was on its way has been logged, or has not.
         let mut also = model.clone();
         apply(&mut also, &each.next().unwrap());
         let own = |all: &Model| -> Model {
             let prefix = format!("{thread}-");
             let own = all.iter().filter(|(id, _)| id.starts_with(&prefix));
-            own.map(|(id, record)| (id.clone(), record.clone())).collect()
+            own.map(|(id, record)| (id.clone(), record.clone()))
+                .collect()
         };
         if own(&found) != own(model) {
-            assert_eq!(own(&found), own(&also), "neither before nor after the last batch");
+            assert_eq!(
+                own(&found),
+                own(&also),
+                "neither before nor after the last batch"
+            );
             *model = also;
         }
     }

@@ -43,7 +43,9 @@ pub fn run(quick: bool) -> anyhow::Result<()> {
     scenarios.env("SKERRY_BIN", target().join("release/skerry"));
     step("scenarios with real processes", &mut scenarios)?;
     if quick {
-        eprintln!("== left out by --quick: optional features, dependency checks, sanitizer, fuzzing");
+        eprintln!(
+            "== left out by --quick: optional features, dependency checks, sanitizer, fuzzing"
+        );
         return Ok(());
     }
     // By itself: the whole selection with one more feature would compile wasmtime again.

@@ -24,6 +24,7 @@ mod payload;
 mod plan;
 mod spec;
 mod sq8;
+pub mod store;
 
 use exact::Rows;
 use graph::{BuildOptions, Packed, Scratch};
@@ -31,7 +32,6 @@ pub use kernels::kernel_name;
 pub use payload::{Damaged, Moved, NewRow, PayloadIndex};
 pub use plan::{Costs, Plan, plan};
 pub use spec::{Found, Merge, Query, Record, Spec, Stored, Write};
-use std::cell::RefCell;
 
 /// Up to this many vectors an exact scan is used.
 pub const EXACT_MAX: usize = 20_000;
@@ -159,10 +159,6 @@ const EF_MIN: usize = 256;
 /// Beyond one of so many rows wanted, a scan is quicker than the graph.
 const SHARE_MAX: usize = 16;
 
-thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::default();
-}
-
 impl Graph {
     fn build(rows: &Rows, metric: Metric) -> Result<Self, IndexError> {
         let kept: Vec<u32> = (0..rows.rows() as u32)
@@ -197,7 +193,7 @@ impl Graph {
         let query = self.packed.query(query);
         let allow = allow.map(|allow| move |row: u32| allow(self.row(row)));
         let allow: Option<&dyn Fn(u32) -> bool> = allow.as_ref().map(|allow| allow as _);
-        let found = SCRATCH.with_borrow_mut(|scratch| {
+        let found = Scratch::with(|scratch| {
             let want = k.saturating_mul(2);
             self.packed.candidates(scratch, &query, want, EF_MIN, allow)
         });

@@ -4,6 +4,7 @@
 use super::{Links, Packed};
 use crate::exact::Best;
 use crate::sq8::{CodedQuery, Sq8};
+use std::cell::RefCell;
 
 /// Codes fetched before scoring begins, which then fetches ahead itself.
 const FETCHED: usize = 4;
@@ -148,7 +149,20 @@ impl Score for ForQuery<'_> {
     }
 }
 
+thread_local! {
+    static OF_THREAD: RefCell<Scratch> = RefCell::default();
+}
+
 impl Scratch {
+    /// Runs a search in the room that this thread keeps.
+    pub fn with<T>(search: impl FnOnce(&mut Self) -> T) -> T {
+        OF_THREAD.with(|scratch| match scratch.try_borrow_mut() {
+            Ok(mut scratch) => search(&mut scratch),
+            // A search within a search.
+            Err(_) => search(&mut Self::default()),
+        })
+    }
+
     /// Starts a search among `nodes` nodes.
     pub(super) fn start(&mut self, nodes: usize, ef: usize, filtered: bool) {
         self.visited.start(nodes);

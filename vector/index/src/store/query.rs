@@ -1,0 +1,361 @@
+//! A search over one view.
+//!
+//! Invariants: every score is computed from the stored vector by one kernel; results are ordered by
+//! score, then by sequence number, whatever segments the records lie in; an id comes once, and of two
+//! versions that a write made visible meanwhile the newer one.
+
+use super::error::StoreError;
+use super::filter;
+use super::recent::{BLOCK_ROWS, Block, Row};
+use super::score::{FromDisk, normalise, query};
+use super::view::{RecentRef, SealedRef, View};
+use crate::exact::Best;
+use crate::graph::{self, SEEDS_MAX, Scratch};
+use crate::kernels;
+use crate::plan::{Plan, plan};
+use crate::{
+    Found, IndexError, Merge, Metric, QUERY_VECTORS_MAX, Query, RESULTS_MAX, Spec, Stored,
+};
+use roaring::RoaringBitmap;
+use skerry_types::Filter;
+use std::collections::HashMap;
+
+/// Candidates that codes give for exact scores: the results wanted and half as many more, at least
+/// this many.
+const RESCORED_MIN: usize = 30;
+
+/// A query that has been checked.
+pub struct Prepared<'a> {
+    metric: Metric,
+    stored: Stored,
+    vectors: Vec<Vec<f32>>,
+    /// What graphs are asked for: for the mean its centre, since the mean of the scores orders
+    /// records as the score of the mean does, in all three metrics.
+    routes: Vec<Vec<f32>>,
+    merge: Merge,
+    k: usize,
+    ef: usize,
+    filter: Option<&'a Filter>,
+}
+
+/// A record that was found, and where.
+#[derive(Clone, Copy)]
+struct Hit {
+    score: f32,
+    seq: u64,
+    /// Sealed segments first, then recent ones.
+    segment: usize,
+    row: u32,
+}
+
+pub fn prepare<'a>(
+    spec: &Spec,
+    ask: &'a Query,
+    ef_default: usize,
+) -> Result<Prepared<'a>, IndexError> {
+    if ask.k > RESULTS_MAX {
+        return Err(IndexError::TooManyResults { got: ask.k });
+    }
+    if !(1..=QUERY_VECTORS_MAX).contains(&ask.vectors.len()) {
+        return Err(IndexError::QueryVectors {
+            got: ask.vectors.len(),
+        });
+    }
+    let vectors: Result<Vec<Vec<f32>>, IndexError> =
+        ask.vectors.iter().map(|one| query(spec, one)).collect();
+    let vectors = vectors?;
+    if let Some(filter) = &ask.filter {
+        filter::check(spec, filter)?;
+    }
+    let routes = match (ask.merge, vectors.as_slice()) {
+        (Merge::Mean, [_, _, ..]) => centre(spec.metric, &vectors),
+        _ => vectors.clone(),
+    };
+    Ok(Prepared {
+        metric: spec.metric,
+        stored: spec.stored,
+        vectors,
+        routes,
+        merge: ask.merge,
+        k: ask.k,
+        ef: ask.ef.unwrap_or(ef_default).clamp(ask.k, RESULTS_MAX),
+        filter: ask.filter.as_ref(),
+    })
+}
+
+fn centre(metric: Metric, vectors: &[Vec<f32>]) -> Vec<Vec<f32>> {
+    let dim = vectors.first().map_or(0, Vec::len);
+    let mut mean = vec![0f32; dim];
+    for vector in vectors {
+        mean.iter_mut()
+            .zip(vector)
+            .for_each(|(sum, value)| *sum += value / vectors.len() as f32);
+    }
+    // Opposite directions have no centre: then each is asked for.
+    if metric == Metric::Cosine && !normalise(&mut mean) {
+        return vectors.to_vec();
+    }
+    vec![mean]
+}
+
+impl Prepared<'_> {
+    fn score(&self, vector: &[f32]) -> f32 {
+        let scores = self
+            .vectors
+            .iter()
+            .map(|one| self.metric.score(one, vector));
+        match self.merge {
+            Merge::Best => scores.fold(f32::NEG_INFINITY, f32::max),
+            Merge::Mean => scores.sum::<f32>() / self.vectors.len() as f32,
+        }
+    }
+
+    fn best(&self, mut hits: Vec<Hit>) -> Vec<Hit> {
+        if hits.len() > self.k && self.k > 0 {
+            hits.select_nth_unstable_by(self.k - 1, order);
+        }
+        hits.truncate(self.k);
+        hits
+    }
+
+    /// Candidates that codes give for exact scores.
+    fn want(&self) -> usize {
+        (self.k + self.k / 2).max(RESCORED_MIN)
+    }
+
+    fn sealed(&self, segment: usize, one: &SealedRef) -> Result<Vec<Hit>, StoreError> {
+        let matching = match self.filter {
+            Some(filter) => Some(one.segment.payload_index.matching(filter)?),
+            None => None,
+        };
+        let rows = Scratch::with(|scratch| match &matching {
+            Some(rows) => self.filtered(one, rows, scratch),
+            None => self.unfiltered(one, scratch),
+        });
+        let bytes: Result<Vec<&[u8]>, StoreError> = rows
+            .iter()
+            .map(|row| one.segment.vector_bytes(*row))
+            .collect();
+        let bytes = bytes?;
+        bytes.iter().for_each(|bytes| kernels::fetch(bytes));
+        let mut vector = FromDisk::default();
+        let mut hits = Vec::with_capacity(rows.len());
+        for (row, bytes) in rows.into_iter().zip(bytes) {
+            // Since the search looked, it may have been replaced.
+            if one.dead.contains(row) {
+                continue;
+            }
+            hits.push(Hit {
+                score: self.score(vector.read(self.stored, bytes)),
+                seq: one.segment.seq(row)?,
+                segment,
+                row,
+            });
+        }
+        Ok(self.best(hits))
+    }
+
+    /// Rows near any of the routes that are alive.
+    fn unfiltered(&self, one: &SealedRef, scratch: &mut Scratch) -> Vec<u32> {
+        let alive = |row: u32| !one.dead.contains(row);
+        let allow: Option<&dyn Fn(u32) -> bool> = (one.dead.count() > 0).then_some(&alive);
+        let packed = &one.segment.packed;
+        self.by_routes(|route| {
+            let query = packed.query(route);
+            packed.candidates(scratch, &query, self.want(), self.ef, allow)
+        })
+    }
+
+    /// The same of those that pass a filter, by the way that costs least.
+    fn filtered(
+        &self,
+        one: &SealedRef,
+        matching: &RoaringBitmap,
+        scratch: &mut Scratch,
+    ) -> Vec<u32> {
+        let packed = &one.segment.packed;
+        let rows = one.segment.rows() as u32;
+        let live = rows.saturating_sub(one.dead.count() as u32);
+        let plan = plan(
+            rows,
+            live,
+            matching.len(),
+            packed.dim(),
+            graph::DEGREE,
+            self.ef,
+            self.k,
+        );
+        let allow = |row: u32| matching.contains(row) && !one.dead.contains(row);
+        let want = self.want();
+        self.by_routes(|route| {
+            let query = packed.query(route);
+            let found = match plan {
+                Plan::Scan => Vec::new(),
+                Plan::GraphSweep => packed.candidates(scratch, &query, want, self.ef, Some(&allow)),
+                Plan::TwoHop => {
+                    let seeds = seeds(matching);
+                    packed.candidates_within(scratch, &query, want, self.ef, &seeds, &allow)
+                }
+            };
+            if found.len() >= want {
+                return found;
+            }
+            // Little passes near the query, or in all.
+            let alive = matching.iter().filter(|row| !one.dead.contains(*row));
+            packed.scan(scratch, &query, want, alive)
+        })
+    }
+
+    /// The rows that `search` gives for the routes, each once.
+    fn by_routes(&self, mut search: impl FnMut(&[f32]) -> Vec<(u32, f32)>) -> Vec<u32> {
+        let found = self.routes.iter().flat_map(|route| search(route));
+        let mut rows: Vec<u32> = found.map(|(row, _)| row).collect();
+        if self.routes.len() > 1 {
+            rows.sort_unstable();
+            rows.dedup();
+        }
+        rows
+    }
+
+    fn recent(&self, segment: usize, one: &RecentRef) -> Result<Vec<Hit>, StoreError> {
+        let length = one.length.unwrap_or_else(|| one.rows.len());
+        let mut rows = Vec::new();
+        let mut from = 0;
+        for block in one.rows.blocks(length) {
+            let matching = match self.filter {
+                Some(filter) => Some(block.payload_index.matching(filter)?),
+                None => None,
+            };
+            let first = from;
+            let passes = |at: u32| {
+                matching.as_ref().is_none_or(|rows| rows.contains(at))
+                    && !one.dead.contains(first + at)
+            };
+            rows.push((first, self.of_block(block, &passes)));
+            from += BLOCK_ROWS as u32;
+        }
+        let mut rows = self.best_rows(rows);
+        // What came since the last full block is looked at one by one.
+        rows.extend(from..length as u32);
+        let passes = |row: &Row| {
+            let passes = |filter| filter::passes(filter, &row.record.payload);
+            self.filter.is_none_or(passes)
+        };
+        let hits = rows
+            .into_iter()
+            .filter(|row| !one.dead.contains(*row))
+            .filter_map(|at| Some((at, one.rows.get(at)?)))
+            .filter(|(at, row)| *at < from || passes(row))
+            .map(|(at, row)| Hit {
+                score: self.score(&row.record.vector),
+                seq: row.seq,
+                segment,
+                row: at,
+            });
+        // Not cut here: an old version and its new one may both be among them.
+        Ok(hits.collect())
+    }
+
+    /// Rows of a block that pass, with the greatest of their scores by codes.
+    fn of_block(&self, block: &Block, passes: &dyn Fn(u32) -> bool) -> Vec<(u32, f32)> {
+        let (mut products, mut scores) = (Vec::new(), Vec::new());
+        let mut best = vec![f32::NEG_INFINITY; BLOCK_ROWS];
+        for route in &self.routes {
+            let query = block.codes.query(route);
+            block
+                .codes
+                .scores_from(&query, 0, BLOCK_ROWS, &mut products, &mut scores);
+            best.iter_mut()
+                .zip(&scores)
+                .for_each(|(best, score)| *best = best.max(*score));
+        }
+        let rows = (0u32..).zip(best);
+        rows.filter(|(row, _)| passes(*row)).collect()
+    }
+
+    /// Of the rows of blocks those that are worth an exact score.
+    fn best_rows(&self, blocks: Vec<(u32, Vec<(u32, f32)>)>) -> Vec<u32> {
+        let mut best = Best::new(self.want() * self.routes.len());
+        for (first, rows) in blocks {
+            rows.iter()
+                .for_each(|(row, score)| best.offer(first + row, *score));
+        }
+        best.into_sorted().into_iter().map(|(row, _)| row).collect()
+    }
+}
+
+/// Some rows that pass, from all over the segment.
+fn seeds(matching: &RoaringBitmap) -> Vec<u32> {
+    let step = matching.len().div_ceil(SEEDS_MAX as u64).max(1);
+    let places = (0..matching.len()).step_by(usize::try_from(step).unwrap_or(usize::MAX));
+    places
+        .filter_map(|place| matching.select(place as u32))
+        .collect()
+}
+
+fn order(a: &Hit, b: &Hit) -> std::cmp::Ordering {
+    b.score.total_cmp(&a.score).then(a.seq.cmp(&b.seq))
+}
+
+/// `is_still` says, after all segments were read, whether nothing was written meanwhile.
+pub fn search(
+    view: &View,
+    ask: &Prepared<'_>,
+    is_still: &dyn Fn() -> bool,
+) -> Result<Vec<Found>, StoreError> {
+    if ask.k == 0 {
+        return Ok(Vec::new());
+    }
+    let mut hits = Vec::new();
+    for (at, one) in view.sealed.iter().enumerate() {
+        hits.extend(ask.sealed(at, one)?);
+    }
+    let mut recent = Vec::new();
+    for (at, one) in view.recent.iter().enumerate() {
+        recent.extend(ask.recent(view.sealed.len() + at, one)?);
+    }
+    if is_still() {
+        hits.extend(ask.best(recent));
+        let mut hits = ask.best(hits);
+        hits.sort_by(order);
+        return hits.iter().map(|hit| found(view, hit)).collect();
+    }
+    hits.extend(recent);
+    newest(view, hits, ask.k)
+}
+
+/// The best of hits among which an id may come with several versions.
+fn newest(view: &View, hits: Vec<Hit>, k: usize) -> Result<Vec<Found>, StoreError> {
+    let mut by_id: HashMap<Box<str>, Hit> = HashMap::with_capacity(hits.len());
+    for hit in hits {
+        let id = id_of(view, &hit)?;
+        match by_id.get_mut(id) {
+            Some(other) if other.seq < hit.seq => *other = hit,
+            Some(_) => {}
+            None => {
+                by_id.insert(id.into(), hit);
+            }
+        }
+    }
+    let mut hits: Vec<Hit> = by_id.into_values().collect();
+    hits.sort_by(order);
+    hits.iter().take(k).map(|hit| found(view, hit)).collect()
+}
+
+fn id_of<'a>(view: &'a View, hit: &Hit) -> Result<&'a str, StoreError> {
+    if let Some(one) = view.sealed.get(hit.segment) {
+        return one.segment.id(hit.row);
+    }
+    let recent = hit.segment.checked_sub(view.sealed.len());
+    let recent = recent.and_then(|at| view.recent.get(at));
+    let row = recent.and_then(|one| one.rows.get(hit.row));
+    Ok(row.map_or("", |row| &row.record.id))
+}
+
+fn found(view: &View, hit: &Hit) -> Result<Found, StoreError> {
+    Ok(Found {
+        id: id_of(view, hit)?.into(),
+        score: hit.score,
+        seq: hit.seq,
+    })
+}

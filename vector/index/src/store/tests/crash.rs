@@ -5,7 +5,7 @@
 //! `SKERRY_CRASH_SEED` the seed, which a failure names.
 
 use super::*;
-use crate::store::{files, log};
+use crate::store::{codec, files, log};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write as _};
 use std::path::PathBuf;
@@ -56,7 +56,9 @@ fn child() {
                     let committed = collection.write(batch).unwrap();
                     // Not `println`: what the tests' harness holds back would be lost.
                     let mut out = std::io::stderr().lock();
-                    writeln!(out, "ack {thread} {}", committed.last_seq).unwrap();
+                    // In one piece: a pipe takes it whole or, after the kill, not at all.
+                    let line = format!("ack {thread} {}\n", committed.last_seq);
+                    out.write_all(line.as_bytes()).unwrap();
                 }
             });
         }
@@ -130,8 +132,10 @@ fn tear(dir: &std::path::Path, last: u64, random: &mut StdRng) {
         end = record.end;
     }
     if bytes.len() <= end {
-        // Nothing there: a record that was on its way.
-        let body: Vec<u8> = (0..random.random_range(1..300)).map(|n| n as u8).collect();
+        // Nothing there: a record that was on its way. Should only its padding be torn, it counts.
+        let mut body = Vec::new();
+        let none = "none".repeat(random.random_range(1..80));
+        codec::put_write(&mut body, &Write::Delete(none.into())).unwrap();
         bytes.truncate(end);
         bytes.extend(log::encode_record(next, 1, &body));
     }

@@ -169,7 +169,7 @@ fn run(acts: &[Act], metric: Metric, stored: Stored, background: bool, seed: u64
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_collection_is_a_map(

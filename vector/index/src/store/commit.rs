@@ -192,8 +192,19 @@ fn encode(writes: Vec<Write>, first: Option<u64>) -> Result<Batch, StoreError> {
     })
 }
 
+/// Lets go of all who wait, should the thread end before its time.
+struct Release<'a>(&'a Queue);
+
+impl Drop for Release<'_> {
+    fn drop(&mut self) {
+        self.0.close();
+        self.0.waiting.lock().jobs.clear();
+    }
+}
+
 /// Takes groups until the queue is closed and empty.
 pub fn run(shared: &Shared) {
+    let _release = Release(&shared.queue);
     while let Some(group) = shared.queue.take() {
         match wait_for_room(shared) {
             Ok(()) => commit(shared, group),

@@ -5,7 +5,7 @@ use super::error::StoreError;
 use super::files;
 use super::layout::{HEADER_BYTES, Layout};
 use super::sealed::Sealed;
-use super::{blocks, codec, log};
+use super::{blocks, codec, record};
 use crate::Spec;
 use crate::graph::Scratch;
 use std::path::Path;
@@ -14,7 +14,7 @@ use xxhash_rust::xxh3::xxh3_64;
 /// Reads a log file as opening and verifying do. What decodes must encode to the same bytes.
 pub fn log(bytes: &[u8], first: u64, dim: usize) -> Result<u64, StoreError> {
     let path = Path::new("fuzzed.log");
-    let scanned = log::scan(path, bytes, first, true, &mut |at, record| {
+    let scanned = record::scan(path, bytes, first, true, &mut |at, record| {
         let bad = |what| StoreError::corrupt(path, at as u64, what);
         let writes = codec::writes(record.body, record.count as usize, dim).map_err(bad)?;
         let mut body = Vec::new();
@@ -105,13 +105,13 @@ fn reseal_segment(bytes: &mut [u8]) -> Option<()> {
 
 fn reseal_log(bytes: &mut [u8]) -> Option<()> {
     put_crc(bytes.get_mut(..28)?, 24);
-    let mut at = log::FILE_HEADER_BYTES;
+    let mut at = record::FILE_HEADER_BYTES;
     while at < bytes.len() {
         let rest = bytes.get_mut(at..)?;
         let length = u32::from_le_bytes(*rest.first_chunk()?) as usize;
-        let end = log::RECORD_HEADER_BYTES.checked_add(length)?;
+        let end = record::RECORD_HEADER_BYTES.checked_add(length)?;
         let record = rest.get_mut(..end)?;
-        let crc = log::crc_of(record)?;
+        let crc = record::crc_of(record)?;
         record.get_mut(4..8)?.copy_from_slice(&crc.to_le_bytes());
         at += end.next_multiple_of(8);
     }

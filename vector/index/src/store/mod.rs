@@ -24,6 +24,7 @@ mod options;
 mod query;
 mod read;
 mod recent;
+mod record;
 mod score;
 mod sealed;
 mod shared;

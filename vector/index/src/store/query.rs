@@ -106,7 +106,8 @@ impl Prepared<'_> {
             .map(|one| self.metric.score(one, vector));
         match self.merge {
             Merge::Best => scores.fold(f32::NEG_INFINITY, f32::max),
-            Merge::Mean => scores.sum::<f32>() / self.vectors.len() as f32,
+            // Each is divided, not their sum: that might overflow.
+            Merge::Mean => scores.map(|one| one / self.vectors.len() as f32).sum(),
         }
     }
 

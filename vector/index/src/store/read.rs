@@ -92,7 +92,7 @@ pub fn log_since(shared: &Shared, seq: u64, bytes_max: usize) -> Result<LogSlice
     let mut records = Vec::new();
     let mut bytes = 0;
     let dim = shared.spec.dim;
-    let mut each = |path: &std::path::Path, at: u64, found: super::log::Found<'_>| {
+    let mut each = |path: &std::path::Path, at: u64, found: super::record::Found<'_>| {
         // What is on disk and not yet visible is not given: a leader shows it first.
         if found.last() > last_seq {
             return Ok(false);

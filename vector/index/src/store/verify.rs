@@ -5,10 +5,10 @@ use super::codec;
 use super::dead::Dead;
 use super::error::StoreError;
 use super::files::{self, Kind, Lock};
-use super::log;
 use super::manifest::Manifest;
 use super::sealed::{Sealed, open_named};
 use super::snapshot::SnapshotInfo;
+use super::{log, record};
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -210,12 +210,12 @@ impl Check<'_> {
                 return Err(StoreError::corrupt(&path, 0, what));
             }
             let bytes = log::read_log(&path, file.bytes)?;
-            let mut each = |place: usize, record: log::Found<'_>| {
+            let mut each = |place: usize, record: record::Found<'_>| {
                 codec::writes(record.body, record.count as usize, dim)
                     .map_err(|what| StoreError::corrupt(&path, place as u64, what))
                     .map(drop)
             };
-            let scanned = log::scan(&path, &bytes, file.first, at + 1 == all.len(), &mut each)?;
+            let scanned = record::scan(&path, &bytes, file.first, at + 1 == all.len(), &mut each)?;
             self.report.log_records += scanned.records;
             self.report.torn_bytes += bytes.len().saturating_sub(scanned.end) as u64;
             self.report.last_seq = scanned.next - 1;

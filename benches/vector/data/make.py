@@ -18,6 +18,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+# First: it decides how many threads numpy takes.
+from minilm import MiniLm
 import numpy as np
 
 import texts
@@ -76,8 +78,6 @@ def ml(out: Path, movielens: Path | None) -> tuple[np.ndarray, np.ndarray, dict]
     digest = sha256("\n".join(chosen).encode())
     if movielens and ML_TEXTS_SHA256 and digest != ML_TEXTS_SHA256:
         log(f"the texts are not those of the record: {digest}")
-    from minilm import MiniLm
-
     vectors = MiniLm().embed(chosen)
     # The order is a fixed draw already, so any part is of the same distribution.
     about = {

@@ -263,3 +263,87 @@ pub fn churn(set: &DataSet, queries: usize) -> anyhow::Result<Vec<Row>> {
         ),
     ])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rows on a circle, a degree apart.
+    fn circle(rows: usize) -> DataSet {
+        let base = (0..rows)
+            .flat_map(|row| {
+                let angle = (row as f32).to_radians();
+                [angle.cos(), angle.sin()]
+            })
+            .collect();
+        DataSet {
+            name: "circle",
+            dim: 2,
+            base_path: "base".into(),
+            queries_path: "queries".into(),
+            base,
+            queries: vec![1.0, 0.0, 0.0, 1.0],
+            truth: vec![0, 1, 90, 89],
+            nearest: 2,
+        }
+    }
+
+    #[test]
+    fn recall_goes_by_the_score_of_the_last_that_counts() {
+        let set = circle(91);
+        let case = case(&set, &set.base, 2);
+        let bars = case.bars(0..91, 2);
+        let checks: [([&[u32]; 2], f64); 4] = [
+            ([&[0, 1], &[90, 89]], 1.0),
+            ([&[1, 0], &[90, 45]], 0.75),
+            ([&[0], &[]], 0.25),
+            ([&[50, 51], &[1, 2]], 0.0),
+        ];
+        for (found, want) in checks {
+            let found: Vec<Vec<u32>> = found.iter().map(|rows| rows.to_vec()).collect();
+            assert_eq!(case.recall(&found, &bars, 2), want, "{found:?}");
+        }
+        // Among fewer rows, the nearest of those.
+        let bars = case.bars([10, 80].into_iter(), 1);
+        assert_eq!(case.recall(&[vec![10], vec![80]], &bars, 1), 1.0);
+        assert_eq!(case.recall(&[vec![80], vec![10]], &bars, 1), 0.0);
+    }
+
+    #[test]
+    fn copies_do_not_lose_recall() {
+        let set = circle(91);
+        let mut base = set.base.clone();
+        base.extend_from_slice(&set.base[..2]);
+        let case = case(&set, &base, 1);
+        let bars = case.bars(0..92, 1);
+        assert_eq!(case.recall(&[vec![91]], &bars, 1), 1.0);
+    }
+
+    #[test]
+    fn orders_keep_every_row() {
+        let set = circle(91);
+        let rows = |base: &[f32]| {
+            let mut rows: Vec<[u32; 2]> = base
+                .chunks_exact(2)
+                .map(|row| [row[0].to_bits(), row[1].to_bits()])
+                .collect();
+            rows.sort_unstable();
+            rows
+        };
+        assert_eq!(rows(&sorted(&set)), rows(&set.base));
+        let copies = with_copies(&set);
+        assert_eq!(copies.len(), set.base.len() + COPIES * 2);
+        assert_eq!(copies[..90], set.base[..90]);
+        let same = copies[90..]
+            .chunks_exact(2)
+            .filter(|row| *row == &copies[90..92]);
+        assert!(same.count() >= COPIES);
+    }
+
+    #[test]
+    fn the_dot_product_takes_every_component() {
+        for dim in [1, 15, 16, 17, 33] {
+            assert_eq!(dot(&vec![1.0; dim], &vec![2.0; dim]), 2.0 * dim as f32);
+        }
+    }
+}

@@ -21,6 +21,7 @@ use clap::{Parser, Subcommand};
 use dataset::DataSet;
 use skerry_bench_report as report;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 /// Measures the vector index against hnswlib, faiss, usearch and hnsw_rs.
 ///
@@ -65,8 +66,17 @@ enum What {
     Worker { engine: String },
 }
 
-fn main() -> anyhow::Result<()> {
-    let cli = Cli::parse();
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
     if let Some(What::Worker { engine }) = cli.what {
         return worker::run(&engine);
     }

@@ -25,7 +25,9 @@ pub fn prepare(
         .with_context(|| format!("cannot make {}", folder.display()))?;
     let python = venv(&folder, &scripts.join("requirements.txt"))?;
     let mut make = Command::new(&python);
-    make.arg(scripts.join("data/make.py"))
+    // -B: the checkout stays as it is.
+    make.arg("-B")
+        .arg(scripts.join("data/make.py"))
         .arg(&folder)
         .args(["--sets", &sets.join(",")]);
     if let Some(data) = data {

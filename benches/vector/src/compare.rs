@@ -15,23 +15,26 @@ const RECALLS: [f64; 2] = [0.95, 0.99];
 const HOT_BYTES_MAX: f64 = 560.0;
 const HOT_BYTES_DIM: usize = 384;
 
-pub const OURS: &str = "ours";
+const OURS: &str = "ours";
 
 #[derive(Clone, Copy)]
 pub struct Plan {
-    pub engines: &'static [&'static str],
+    pub sets: &'static [&'static str],
+    pub peers: &'static [&'static str],
     pub queries: usize,
     pub rounds: usize,
 }
 
 pub const FULL: Plan = Plan {
-    engines: &[OURS, "hnswlib", "faiss", "usearch", "hnsw_rs"],
+    sets: &["ml", "s1"],
+    peers: &["hnswlib", "faiss", "usearch", "hnsw_rs"],
     queries: 1_000,
     rounds: 5,
 };
 
 pub const QUICK: Plan = Plan {
-    engines: &[OURS, "hnswlib"],
+    sets: &["ml"],
+    peers: &["hnswlib"],
     queries: 300,
     rounds: 3,
 };
@@ -87,10 +90,15 @@ fn start(engine: &'static str, prepared: &Prepared) -> anyhow::Result<Worker> {
 }
 
 /// Rows of one data set.
-pub fn run(set: &DataSet, prepared: &Prepared, plan: Plan) -> anyhow::Result<Vec<Row>> {
+pub fn run(
+    set: &DataSet,
+    prepared: &Prepared,
+    plan: Plan,
+    peers: &[&'static str],
+) -> anyhow::Result<Vec<Row>> {
     let highest = RECALLS.iter().copied().fold(0.0, f64::max);
     let mut runs = Vec::new();
-    for engine in plan.engines {
+    for engine in std::iter::once(&OURS).chain(peers) {
         let mut worker = start(engine, prepared)?;
         worker.load(set)?;
         eprintln!("   {}: {engine} builds ...", set.name);

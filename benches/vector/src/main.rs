@@ -36,6 +36,12 @@ struct Cli {
     /// Only `ml` and hnswlib, fewer queries and rounds: about a minute once the cache is there.
     #[arg(long)]
     quick: bool,
+    /// Only these data sets, by comma: `ml`, `s1`.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    sets: Vec<String>,
+    /// Only these peers, by comma: `hnswlib`, `faiss`, `usearch`, `hnsw_rs`.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    peers: Vec<String>,
     /// Where the peers and the data are kept.
     #[arg(long, env = "SKERRY_CACHE", value_name = "DIR", hide_env_values = true)]
     cache: Option<PathBuf>,
@@ -80,22 +86,21 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     if let Some(What::Worker { engine }) = cli.what {
         return worker::run(&engine);
     }
-    let (plan, sets): (_, &[&str]) = if cli.quick {
-        (compare::QUICK, &["ml"])
+    let plan = if cli.quick {
+        compare::QUICK
     } else {
-        (compare::FULL, &["ml", "s1"])
+        compare::FULL
     };
+    let sets = chosen(plan.sets, &cli.sets, &["ml", "s1"])?;
+    let peers = chosen(plan.peers, &cli.peers, compare::FULL.peers)?;
     let cache = cli
         .cache
         .context("no cache folder: run it as `cargo xtask bench vector`, or set SKERRY_CACHE")?;
-    let prepared = prepare::prepare(&cache, &cli.scripts, cli.data.as_deref(), sets)?;
+    let prepared = prepare::prepare(&cache, &cli.scripts, cli.data.as_deref(), &sets)?;
     let mut rows = vec![compare::kernel()];
-    for name in ["ml", "s1"] {
-        if !sets.contains(&name) {
-            continue;
-        }
+    for name in sets {
         let set = DataSet::read(&prepared.folder, name)?;
-        rows.extend(compare::run(&set, &prepared, plan)?);
+        rows.extend(compare::run(&set, &prepared, plan, &peers)?);
         if name == "ml" && !cli.quick {
             rows.extend(cases::orders(&set, plan.queries)?);
             rows.extend(cases::filters(&set, plan.queries)?);
@@ -104,4 +109,39 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     }
     report::print(&rows, cli.json);
     Ok(())
+}
+
+/// What the plan has, or what was asked for of all there are.
+fn chosen(
+    plan: &[&'static str],
+    asked: &[String],
+    all: &[&'static str],
+) -> anyhow::Result<Vec<&'static str>> {
+    if asked.is_empty() {
+        return Ok(plan.to_vec());
+    }
+    asked
+        .iter()
+        .map(|name| {
+            all.iter()
+                .copied()
+                .find(|known| known == name)
+                .with_context(|| format!("no {name:?}: there are {}", all.join(", ")))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_of_the_plan_unless_asked_for() {
+        let all = ["a", "b", "c"];
+        assert_eq!(chosen(&["a"], &[], &all).unwrap(), ["a"]);
+        let asked = ["c".to_owned(), "b".to_owned()];
+        assert_eq!(chosen(&["a"], &asked, &all).unwrap(), ["c", "b"]);
+        let error = chosen(&["a"], &["d".to_owned()], &all).unwrap_err();
+        assert_eq!(error.to_string(), "no \"d\": there are a, b, c");
+    }
 }

@@ -8,10 +8,10 @@ mod edge;
 mod load;
 mod peer;
 mod replay;
-mod report;
 mod subject;
 
 use clap::{Parser, Subcommand};
+use skerry_bench_report as report;
 
 /// Measures speed and size against peers and limits.
 #[derive(Debug, Parser)]

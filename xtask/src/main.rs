@@ -59,7 +59,7 @@ enum Command {
         #[arg(long, default_value_t = 60)]
         seconds: u64,
     },
-    /// Measure: `bench edge [--json] [--quick]`.
+    /// Measure: `bench edge|vector [--json] [--quick]`.
     Bench {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         args: Vec<String>,
@@ -84,7 +84,10 @@ fn main() -> ExitCode {
         Command::Tidy => tidy::run(),
         Command::Deny => tools::deny(),
         Command::Fuzz { seconds } => tools::fuzz(seconds),
-        Command::Bench { args } => product::run_tool("skerry-bench", &args),
+        Command::Bench { args } => match args.split_first() {
+            Some((what, args)) if what == "vector" => product::bench_vector(args),
+            _ => product::run_tool("skerry-bench", &args),
+        },
         Command::Quality { args } => product::run_tool("skerry-quality", &args),
     };
     match done {

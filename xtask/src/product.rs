@@ -1,6 +1,6 @@
 //! The product: the worker first, then the one binary that carries it, and running either.
 
-use crate::cargo::{cargo, root, step, target};
+use crate::cargo::{cache, cargo, root, step, target};
 use crate::wasm;
 use anyhow::Context;
 use std::os::unix::process::CommandExt;
@@ -43,6 +43,23 @@ pub fn run_tool(tool: &str, args: &[String]) -> anyhow::Result<()> {
         .env("SKERRY_BIN", target().join("release/skerry"))
         .env("SKERRY_WORKER", &worker)
         .env("SKERRY_DATA_DIR", data())
+        .exec();
+    Err(error).with_context(|| format!("cannot start {}", path.display()))
+}
+
+/// Builds the vector benchmark alone (it needs neither the product nor the worker), then becomes it.
+pub fn bench_vector(args: &[String]) -> anyhow::Result<()> {
+    let tool = "skerry-bench-vector";
+    step(
+        &format!("build {tool}"),
+        &mut cargo(&["build", "--release", "--package", tool]),
+    )?;
+    let path = target().join("release").join(tool);
+    let error = Command::new(&path)
+        .args(args)
+        .env("SKERRY_CACHE", cache()?)
+        .env("SKERRY_DATA_DIR", data())
+        .env("SKERRY_BENCH_SCRIPTS", root().join("benches/vector"))
         .exec();
     Err(error).with_context(|| format!("cannot start {}", path.display()))
 }

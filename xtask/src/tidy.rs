@@ -26,7 +26,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("cli", &["shared/", "edge/", "origin/", "vector/"]),
     // Tools and tests stand outside: they drive the product as a user does.
     ("tests", &["shared/"]),
-    ("benches", &["shared/", "tests", "edge/"]),
+    ("benches/report", &[]),
+    ("benches/vector", &["benches/report", "vector/"]),
+    ("benches", &["benches/report", "shared/", "tests", "edge/"]),
     ("xtask", &[]),
 ];
 

@@ -1,4 +1,8 @@
-//! Rows of a benchmark, and how they are shown.
+//! Rows of a benchmark, and how they are shown; what every benchmark prints, and nothing heavy.
+//!
+//! Invariant: with `as_json` stdout carries one JSON array of rows and nothing else.
+
+#![forbid(unsafe_code)]
 
 use comfy_table::{Table, presets};
 use serde_json::{Value, json};
@@ -36,6 +40,15 @@ impl Row {
             peer: Some(peer),
             ratio: Some(ratio),
             target: Some(target),
+            ..self
+        }
+    }
+
+    /// Compared with a peer where no target is set.
+    pub fn beside(self, peer: &'static str, ratio: f64) -> Self {
+        Self {
+            peer: Some(peer),
+            ratio: Some(ratio),
             ..self
         }
     }

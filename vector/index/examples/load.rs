@@ -30,7 +30,10 @@ fn load(collection: &Collection, writer: usize, rows: usize, batch: usize) {
         loop {
             match collection.write(writes.clone()) {
                 Err(StoreError::Full { .. }) => std::thread::yield_now(),
-                written => break drop(written.expect("written")),
+                written => {
+                    written.expect("written");
+                    break;
+                }
             }
         }
     }

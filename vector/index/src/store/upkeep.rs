@@ -21,8 +21,23 @@ const RETRY_MS: u64 = 1_000;
 /// Compaction rests for so long at most, in milliseconds.
 const REST_MS_MAX: u64 = 600_000;
 
+/// Tells writers, should the thread that seals end before its time: they would wait for it for ever.
+struct Ended<'a>(&'a Shared);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        if !self.0.is_stopping() {
+            self.0.faults.lock().sealing = Some(StoreError::Poisoned {
+                cause: "the thread that seals has panicked".into(),
+            });
+            self.0.ring();
+        }
+    }
+}
+
 /// Seals until the collection stops.
 pub fn run_sealing(shared: &Shared) {
+    let _ended = Ended(shared);
     while wait(shared, &|| !shared.memory.view.load().frozen().is_empty()) {
         let result = seal(shared);
         let failed = result.is_err();

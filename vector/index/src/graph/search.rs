@@ -6,8 +6,8 @@ use crate::exact::Best;
 use crate::sq8::{CodedQuery, Sq8};
 use std::cell::RefCell;
 
-/// Codes fetched before scoring begins, which then fetches ahead itself.
-const FETCHED: usize = 4;
+/// Codes fetched before scoring begins: all of them, so that as many misses as can be overlap.
+const FETCHED: usize = super::DEGREE;
 /// Entries that a search starts from: the best of the sample.
 const STARTS: usize = 4;
 /// Nodes of those that pass that a search within a filter starts from, at most.

@@ -1,0 +1,200 @@
+//! What can go wrong between a caller and a shard, with a stable code, and how it crosses the wire.
+
+use crate::coordination::CoordinationError;
+use crate::store::StoreError;
+use crate::table::{ShardId, TableError};
+use prost::Message;
+use skerry_vector_index::IndexError;
+use skerry_wire::grpc::Refusal;
+use std::path::{Path, PathBuf};
+use tonic::{Code, Status};
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Invalid(#[from] IndexError),
+    #[error(transparent)]
+    Table(#[from] TableError),
+    #[error("the request is malformed: {0}")]
+    Request(String),
+    #[error("the table here has epoch {epoch}, and slots have changed hands")]
+    Epoch { epoch: u64 },
+    #[error("shard {0} is not held here")]
+    NotHere(ShardId),
+    #[error("shard {0} is being opened or brought here")]
+    Starting(ShardId),
+    #[error("shard {0} is led by another node, or by none")]
+    NotLeader(ShardId),
+    #[error("a record's slot is not one of shard {0}")]
+    NotOwned(ShardId),
+    #[error("the lease of shard {0} has ended: without coordination nothing is written")]
+    LeaseLost(ShardId),
+    #[error("shard {0} has no in-sync replica: a write must be on two nodes")]
+    NoInSync(ShardId),
+    #[error("{reason}: the write of shard {shard} is in the leader's log, and may or may not last")]
+    Unconfirmed { shard: ShardId, reason: &'static str },
+    #[error("this replica of shard {shard} is at {seq}, the request needs {wanted}")]
+    Behind {
+        shard: ShardId,
+        seq: u64,
+        wanted: u64,
+    },
+    #[error("token {got} is older than {known}: another leader has taken over")]
+    Fenced { got: u64, known: u64 },
+    #[error("the log of shard {0} does not reach back, or has gone another way: a snapshot is needed")]
+    LogGone(ShardId),
+    #[error("too many {0} at once")]
+    Overloaded(&'static str),
+    #[error("the deadline has passed")]
+    Deadline,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Coordination(#[from] CoordinationError),
+    #[error("a peer answered wrongly: {0}")]
+    Peer(String),
+    #[error("{}: {source}", path.display())]
+    Io {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("{} is damaged: {reason}", path.display())]
+    Corrupt { path: PathBuf, reason: String },
+    #[error("cannot listen on {addr}: {reason}")]
+    Listen { addr: String, reason: String },
+    #[error("a worker thread ended: {0}")]
+    Worker(String),
+    /// What another node said.
+    #[error("{message}")]
+    Refused {
+        code: String,
+        epoch: u64,
+        safe: bool,
+        message: String,
+    },
+    #[error("the node does not answer: {0}")]
+    Unreachable(String),
+}
+
+impl Error {
+    /// The stable code that logs and refusals carry.
+    #[must_use]
+    pub fn code(&self) -> &str {
+        match self {
+            Self::Invalid(error) => error.code(),
+            Self::Table(error) => error.code(),
+            Self::Request(_) => "shard_request",
+            Self::Epoch { .. } => "shard_epoch",
+            Self::NotHere(_) => "shard_not_here",
+            Self::Starting(_) => "shard_starting",
+            Self::NotLeader(_) => "shard_not_leader",
+            Self::NotOwned(_) => "shard_slot_not_owned",
+            Self::LeaseLost(_) => "shard_lease_lost",
+            Self::NoInSync(_) => "shard_no_in_sync_replica",
+            Self::Unconfirmed { .. } => "shard_write_unconfirmed",
+            Self::Behind { .. } => "shard_behind",
+            Self::Fenced { .. } => "shard_fenced",
+            Self::LogGone(_) => "shard_log_gone",
+            Self::Overloaded(_) => "shard_overloaded",
+            Self::Deadline => "shard_deadline",
+            Self::Store(error) => error.code(),
+            Self::Coordination(error) => error.code(),
+            Self::Peer(_) => "shard_peer",
+            Self::Io { .. } => "shard_io",
+            Self::Corrupt { .. } => "shard_corrupt",
+            Self::Listen { .. } => "shard_listen",
+            Self::Worker(_) => "shard_worker",
+            Self::Refused { code, .. } => code,
+            Self::Unreachable(_) => "shard_unreachable",
+        }
+    }
+
+    pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| Self::Io { path, source }
+    }
+
+    /// Whether surely nothing was done, so that a write may be sent again.
+    #[must_use]
+    pub const fn is_safe(&self) -> bool {
+        match self {
+            Self::Refused { safe, .. } => *safe,
+            Self::Epoch { .. }
+            | Self::NotHere(_)
+            | Self::Starting(_)
+            | Self::NotLeader(_)
+            | Self::NotOwned(_)
+            | Self::LeaseLost(_)
+            | Self::NoInSync(_)
+            | Self::Overloaded(_)
+            | Self::Behind { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// Whether the caller asked for something that no shard does: to ask again, or elsewhere, is in
+    /// vain.
+    #[must_use]
+    pub fn is_callers(&self) -> bool {
+        match self {
+            Self::Invalid(_) | Self::Request(_) | Self::Table(_) => true,
+            Self::Store(error) => matches!(error, StoreError::Invalid(_)),
+            Self::Refused { code, .. } => {
+                code.starts_with("vector_") || code == "shard_request"
+            }
+            _ => false,
+        }
+    }
+
+    const fn grpc_code(&self) -> Code {
+        match self {
+            Self::Invalid(_) | Self::Request(_) => Code::InvalidArgument,
+            Self::Store(StoreError::Invalid(_)) => Code::InvalidArgument,
+            Self::Overloaded(_) => Code::ResourceExhausted,
+            Self::Deadline => Code::DeadlineExceeded,
+            Self::NotHere(_) => Code::NotFound,
+            Self::Table(_)
+            | Self::Epoch { .. }
+            | Self::NotLeader(_)
+            | Self::NotOwned(_)
+            | Self::Fenced { .. }
+            | Self::LogGone(_) => Code::FailedPrecondition,
+            Self::Unconfirmed { .. } => Code::Unknown,
+            Self::Store(_) | Self::Io { .. } | Self::Corrupt { .. } | Self::Worker(_) => {
+                Code::Internal
+            }
+            _ => Code::Unavailable,
+        }
+    }
+
+    /// As a status, with the epoch that this node knows.
+    pub(crate) fn status(&self, epoch: u64) -> Status {
+        let refusal = Refusal {
+            code: self.code().to_owned(),
+            epoch,
+            safe: self.is_safe(),
+        };
+        let details = refusal.encode_to_vec();
+        Status::with_details(self.grpc_code(), self.to_string(), details.into())
+    }
+}
+
+impl From<Status> for Error {
+    fn from(status: Status) -> Self {
+        let message = status.message().to_owned();
+        match Refusal::decode(status.details()) {
+            Ok(refusal) if !refusal.code.is_empty() => Self::Refused {
+                code: refusal.code,
+                epoch: refusal.epoch,
+                safe: refusal.safe,
+                message,
+            },
+            // tonic's own: too large, no connection, cancelled at the deadline.
+            _ => match status.code() {
+                Code::DeadlineExceeded | Code::Cancelled => Self::Deadline,
+                Code::OutOfRange | Code::InvalidArgument => Self::Request(message),
+                _ => Self::Unreachable(message),
+            },
+        }
+    }
+}

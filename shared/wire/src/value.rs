@@ -39,6 +39,8 @@ pub mod schema {
     pub const FILTER: u16 = 34;
     /// Leaders, in-sync sets and tokens, as the embedded coordination keeps them.
     pub const SHARD_COORDINATION: u16 = 35;
+    /// An in-sync set, as etcd keeps it.
+    pub const SHARD_SYNC: u16 = 36;
 }
 
 macro_rules! schemas {

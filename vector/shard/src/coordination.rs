@@ -18,6 +18,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+pub use crate::clock::now;
+
 pub mod embedded;
 #[cfg(feature = "etcd")]
 pub mod etcd;

@@ -32,7 +32,10 @@ pub enum Error {
     #[error("shard {0} has no in-sync replica: a write must be on two nodes")]
     NoInSync(ShardId),
     #[error("{reason}: the write of shard {shard} is in the leader's log, and may or may not last")]
-    Unconfirmed { shard: ShardId, reason: &'static str },
+    Unconfirmed {
+        shard: ShardId,
+        reason: &'static str,
+    },
     #[error("this replica of shard {shard} is at {seq}, the request needs {wanted}")]
     Behind {
         shard: ShardId,
@@ -41,7 +44,9 @@ pub enum Error {
     },
     #[error("token {got} is older than {known}: another leader has taken over")]
     Fenced { got: u64, known: u64 },
-    #[error("the log of shard {0} does not reach back, or has gone another way: a snapshot is needed")]
+    #[error(
+        "the log of shard {0} does not reach back, or has gone another way: a snapshot is needed"
+    )]
     LogGone(ShardId),
     #[error("too many {0} at once")]
     Overloaded(&'static str),
@@ -74,6 +79,9 @@ pub enum Error {
     },
     #[error("the node does not answer: {0}")]
     Unreachable(String),
+    /// No connection was made: nothing can have arrived.
+    #[error("no connection: {0}")]
+    Absent(String),
 }
 
 impl Error {
@@ -106,6 +114,7 @@ impl Error {
             Self::Worker(_) => "shard_worker",
             Self::Refused { code, .. } => code,
             Self::Unreachable(_) => "shard_unreachable",
+            Self::Absent(_) => "shard_absent",
         }
     }
 
@@ -127,6 +136,7 @@ impl Error {
             | Self::LeaseLost(_)
             | Self::NoInSync(_)
             | Self::Overloaded(_)
+            | Self::Absent(_)
             | Self::Behind { .. } => true,
             _ => false,
         }
@@ -139,9 +149,7 @@ impl Error {
         match self {
             Self::Invalid(_) | Self::Request(_) | Self::Table(_) => true,
             Self::Store(error) => matches!(error, StoreError::Invalid(_)),
-            Self::Refused { code, .. } => {
-                code.starts_with("vector_") || code == "shard_request"
-            }
+            Self::Refused { code, .. } => code.starts_with("vector_") || code == "shard_request",
             _ => false,
         }
     }
@@ -193,8 +201,21 @@ impl From<Status> for Error {
             _ => match status.code() {
                 Code::DeadlineExceeded | Code::Cancelled => Self::Deadline,
                 Code::OutOfRange | Code::InvalidArgument => Self::Request(message),
+                _ if never_connected(&status) => Self::Absent(message),
                 _ => Self::Unreachable(message),
             },
         }
     }
+}
+
+/// Whether a status of tonic's own tells of a connection that was not made.
+fn never_connected(status: &Status) -> bool {
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        if error.is::<tonic::ConnectError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }

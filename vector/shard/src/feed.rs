@@ -93,9 +93,13 @@ pub async fn follow(
     let migration = match open.migration {
         0 => {
             let table = shared.table_since(open.epoch).await?;
-            let entry = table.shard(replica.shard).ok_or(Error::NotHere(replica.shard))?;
+            let entry = table
+                .shard(replica.shard)
+                .ok_or(Error::NotHere(replica.shard))?;
             if !entry.replicas.contains(&node) {
-                return Err(Error::Request(format!("{node} is no replica of this shard")));
+                return Err(Error::Request(format!(
+                    "{node} is no replica of this shard"
+                )));
             }
             let head = replica.store().seq();
             if !replica.terms().begins_with(open.last_token, open.seq, head) {
@@ -169,7 +173,10 @@ impl Feed {
         match &self.migration {
             Some(migration) => {
                 let mut receiver = self.leading.receiver.lock();
-                if receiver.as_ref().is_some_and(|r| r.migration == migration.id && r.node == self.node) {
+                if receiver
+                    .as_ref()
+                    .is_some_and(|r| r.migration == migration.id && r.node == self.node)
+                {
                     *receiver = None;
                 }
             }
@@ -223,7 +230,10 @@ impl Feed {
                 under_way(&self.shared, self.replica.shard, migration.id)?;
                 records.retain(|record| moves(migration, wire::id_of(&record.write)));
             }
-            sender.send(Ok(self.message(records, seq))).await.map_err(gone)?;
+            sender
+                .send(Ok(self.message(records, seq)))
+                .await
+                .map_err(gone)?;
         }
     }
 
@@ -330,7 +340,9 @@ fn send_files(folder: &Path, token: u64, sender: &Sender<g::SnapshotReply>) -> R
         loop {
             let mut bytes = Vec::with_capacity(CHUNK_BYTES);
             let chunk = (&mut file).take(CHUNK_BYTES as u64);
-            { chunk }.read_to_end(&mut bytes).map_err(Error::io(&path))?;
+            { chunk }
+                .read_to_end(&mut bytes)
+                .map_err(Error::io(&path))?;
             let count = bytes.len();
             // An empty file is a file too.
             if count == 0 && offset > 0 {
@@ -362,12 +374,17 @@ fn send_files(folder: &Path, token: u64, sender: &Sender<g::SnapshotReply>) -> R
 
 /// Sends the records of moving slots, page by page; what changes meanwhile is in the log after
 /// `from_seq`.
-pub async fn scan(shared: &Arc<Shared>, request: g::ScanRequest) -> Result<Out<g::ScanReply>, Error> {
+pub async fn scan(
+    shared: &Arc<Shared>,
+    request: g::ScanRequest,
+) -> Result<Out<g::ScanReply>, Error> {
     let place = place(shared)?;
     let table = shared.table_since(request.epoch).await?;
     let (replica, leading) = leader(shared, request.shard, None)?;
     let migration = under_way(shared, replica.shard, request.migration)?;
-    let slots = table.shard(replica.shard).map_or(1, |shard| shard.slots.len().max(1));
+    let slots = table
+        .shard(replica.shard)
+        .map_or(1, |shard| shard.slots.len().max(1));
     let (sender, out) = mpsc::channel(MESSAGES_MAX);
     let epoch = shared.epoch();
     let work = blocking(move || {

@@ -181,7 +181,10 @@ impl Incoming {
         if self.total_bytes > SNAPSHOT_BYTES_MAX {
             return Err(peer("too many bytes"));
         }
-        let is_open = self.open.as_ref().is_some_and(|(path, _)| *path == reply.path);
+        let is_open = self
+            .open
+            .as_ref()
+            .is_some_and(|(path, _)| *path == reply.path);
         if !is_open {
             self.close()?;
             self.files += 1;
@@ -189,7 +192,9 @@ impl Incoming {
                 return Err(peer("too many files"));
             }
             let relative = Path::new(&reply.path);
-            let inside = relative.components().all(|part| matches!(part, Component::Normal(_)));
+            let inside = relative
+                .components()
+                .all(|part| matches!(part, Component::Normal(_)));
             if !inside {
                 return Err(peer("a path that leads out of it"));
             }
@@ -253,7 +258,11 @@ mod tests {
             files.finish(total)?;
             Ok::<_, Error>(folder)
         };
-        let good = [chunk("a", 0, b"one"), chunk("a", 3, b"two"), chunk("sub/b", 0, b"three")];
+        let good = [
+            chunk("a", 0, b"one"),
+            chunk("a", 3, b"two"),
+            chunk("sub/b", 0, b"three"),
+        ];
         let folder = put(&good, 11).unwrap();
         assert_eq!(fs::read(folder.join("a")).unwrap(), b"onetwo");
         assert_eq!(fs::read(folder.join("sub/b")).unwrap(), b"three");
@@ -271,7 +280,11 @@ mod tests {
             let error = put(&chunks, total).unwrap_err().to_string();
             assert!(error.contains(want), "{error}");
         }
-        let twice = [chunk("a", 0, b"one"), chunk("b", 0, b"x"), chunk("a", 0, b"y")];
+        let twice = [
+            chunk("a", 0, b"one"),
+            chunk("b", 0, b"x"),
+            chunk("a", 0, b"y"),
+        ];
         assert_eq!(put(&twice, 5).unwrap_err().code(), "shard_io");
     }
 }

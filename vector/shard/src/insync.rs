@@ -27,7 +27,12 @@ pub struct Tracker {
 impl Tracker {
     /// At the beginning of a term everything in the leader's log is on its way to be confirmed.
     #[must_use]
-    pub fn new(me: NodeId, members: impl IntoIterator<Item = NodeId>, replicas: usize, head: u64) -> Self {
+    pub fn new(
+        me: NodeId,
+        members: impl IntoIterator<Item = NodeId>,
+        replicas: usize,
+        head: u64,
+    ) -> Self {
         let mut tracker = Self {
             me: me.clone(),
             alone: replicas <= 1,
@@ -104,8 +109,12 @@ impl Tracker {
     /// Who is no member and could be: connected, and not far behind.
     #[must_use]
     pub fn joiners(&self) -> Vec<NodeId> {
-        let near = |seq: u64| seq >= self.confirmed && self.head.saturating_sub(seq) <= LAG_RECORDS_MAX;
-        let ready = self.acked.iter().filter(|(node, seq)| near(**seq) && !self.members.contains(*node));
+        let near =
+            |seq: u64| seq >= self.confirmed && self.head.saturating_sub(seq) <= LAG_RECORDS_MAX;
+        let ready = self
+            .acked
+            .iter()
+            .filter(|(node, seq)| near(**seq) && !self.members.contains(*node));
         ready.map(|(node, _)| node.clone()).collect()
     }
 
@@ -158,14 +167,25 @@ mod tests {
         tracker.on_ack(&node("b"), 10);
         tracker.on_ack(&node("c"), 4);
         assert_eq!(tracker.without_laggards(10, true), None, "both are there");
-        assert_eq!(tracker.without_laggards(10, false).unwrap(), [node("a"), node("b")]);
+        assert_eq!(
+            tracker.without_laggards(10, false).unwrap(),
+            [node("a"), node("b")]
+        );
         tracker.set_members([node("a"), node("b")]);
         assert_eq!(tracker.confirmed(), 10);
         tracker.on_gone(&node("b"));
         tracker.on_head(11);
-        assert_eq!(tracker.without_laggards(11, true), None, "b has everything, and stays known");
+        assert_eq!(
+            tracker.without_laggards(11, true),
+            None,
+            "b has everything, and stays known"
+        );
         assert_eq!(tracker.confirmed(), 10);
-        assert_eq!(tracker.joiners(), [] as [NodeId; 0], "c lacks what was confirmed");
+        assert_eq!(
+            tracker.joiners(),
+            [] as [NodeId; 0],
+            "c lacks what was confirmed"
+        );
         tracker.on_ack(&node("c"), 10);
         assert_eq!(tracker.joiners(), [node("c")]);
     }

@@ -102,7 +102,11 @@ impl Leading {
 
     /// Adds followers that have caught up. Counted first: a write that is confirmed from now on is on
     /// them too.
-    pub async fn admit(&self, coordination: &dyn Coordination, replicas: &[NodeId]) -> Result<(), Error> {
+    pub async fn admit(
+        &self,
+        coordination: &dyn Coordination,
+        replicas: &[NodeId],
+    ) -> Result<(), Error> {
         let _one = self.membership.lock().await;
         let (before, after) = {
             let mut tracker = self.tracker.lock();
@@ -116,7 +120,9 @@ impl Leading {
             tracker.set_members(after.clone());
             (before, after)
         };
-        let set = coordination.set_in_sync(self.lease.fence(), after.clone()).await;
+        let set = coordination
+            .set_in_sync(self.lease.fence(), after.clone())
+            .await;
         match set {
             Ok(()) => {
                 tracing::info!(shard = %self.lease.shard, ?after, "in-sync set grew");
@@ -126,7 +132,10 @@ impl Leading {
             Err(error) => {
                 // Whether coordination heard of it is not known: they stay counted unless it surely
                 // did not.
-                if matches!(error, CoordinationError::Lost(_) | CoordinationError::Conflict { .. }) {
+                if matches!(
+                    error,
+                    CoordinationError::Lost(_) | CoordinationError::Conflict { .. }
+                ) {
                     self.tracker.lock().set_members(before);
                 }
                 Err(error.into())
@@ -136,7 +145,12 @@ impl Leading {
 
     /// Goes on without members that lack `seq`; where `gone`, without those only that are not
     /// connected. Coordination hears of it first.
-    async fn dismiss(&self, coordination: &dyn Coordination, seq: u64, gone: bool) -> Result<bool, Error> {
+    async fn dismiss(
+        &self,
+        coordination: &dyn Coordination,
+        seq: u64,
+        gone: bool,
+    ) -> Result<bool, Error> {
         let _one = self.membership.lock().await;
         let left = {
             let tracker = self.tracker.lock();
@@ -148,7 +162,9 @@ impl Leading {
         let Some(left) = left else {
             return Ok(false);
         };
-        coordination.set_in_sync(self.lease.fence(), left.clone()).await?;
+        coordination
+            .set_in_sync(self.lease.fence(), left.clone())
+            .await?;
         tracing::info!(shard = %self.lease.shard, ?left, "in-sync set shrank");
         self.tracker.lock().set_members(left);
         self.stir();
@@ -194,7 +210,9 @@ impl Leading {
     /// Waits until the receiver of moving slots has what was written, if it is that far.
     async fn received(&self, seq: u64) {
         let waits = |receiver: &Option<Receiver>| {
-            receiver.as_ref().is_some_and(|receiver| receiver.dual && receiver.acked < seq)
+            receiver
+                .as_ref()
+                .is_some_and(|receiver| receiver.dual && receiver.acked < seq)
         };
         let mut stirred = self.stirred.subscribe();
         let deadline = clock::now().plus_ms(RECEIVER_WAIT_MS);
@@ -234,7 +252,9 @@ pub async fn commit(
         leading.tracker.lock().on_head(committed.last_seq);
         replica.on_head(committed.last_seq);
         leading.stir();
-        leading.confirmed(coordination.as_ref(), committed.last_seq).await?;
+        leading
+            .confirmed(coordination.as_ref(), committed.last_seq)
+            .await?;
         leading.received(committed.last_seq).await;
         if !leading.lease.holds(clock::now()) {
             return Err(Error::Unconfirmed {

@@ -1,9 +1,7 @@
 //! A store in memory, exact and slow: what a [`Store`] must do, for tests. Stores outlive what opens
 //! them, as files would, until their [`MemoryStores`] goes.
 
-use crate::store::{
-    Committed, Fingerprint, Keep, LogRecord, Page, Store, StoreError, Stores,
-};
+use crate::store::{Committed, Fingerprint, Keep, LogRecord, Page, Store, StoreError, Stores};
 use crate::wire;
 use parking_lot::{Mutex, RwLock};
 use prost::Message;

@@ -69,8 +69,15 @@ struct Work {
 }
 
 /// A migration of the table that concerns this shard, on one side or the other.
-fn concerning(table: &ShardTable, id: impl Fn(&Migration) -> ShardId, shard: ShardId) -> Option<Migration> {
-    table.migration().filter(|migration| id(migration) == shard).cloned()
+fn concerning(
+    table: &ShardTable,
+    id: impl Fn(&Migration) -> ShardId,
+    shard: ShardId,
+) -> Option<Migration> {
+    table
+        .migration()
+        .filter(|migration| id(migration) == shard)
+        .cloned()
 }
 
 impl Work {
@@ -148,8 +155,12 @@ impl Work {
         let (table, of) = (Arc::clone(table), of.cloned());
         let foreign = Arc::new(move |id: &str| {
             let slot = slot_of(id);
-            let mine = table.shard(shard).is_none_or(|shard| shard.slots.contains(slot));
-            let meant = of.as_ref().is_none_or(|migration| migration.slots.contains(slot));
+            let mine = table
+                .shard(shard)
+                .is_none_or(|shard| shard.slots.contains(slot));
+            let meant = of
+                .as_ref()
+                .is_none_or(|migration| migration.slots.contains(slot));
             !mine && meant
         });
         let mut total = 0;
@@ -171,7 +182,8 @@ impl Work {
             }
             total += page.records.len();
             let deletes = page.records.into_iter();
-            self.write(deletes.map(|record| Write::Delete(record.id)).collect()).await?;
+            self.write(deletes.map(|record| Write::Delete(record.id)).collect())
+                .await?;
         }
     }
 
@@ -183,7 +195,11 @@ impl Work {
     async fn attempt(&self, migration: &Migration, ended: &CancellationToken) -> Result<(), Error> {
         let id = migration.id;
         self.note(|stats| {
-            let attempts = if stats.migration == id { stats.attempts } else { 0 };
+            let attempts = if stats.migration == id {
+                stats.attempts
+            } else {
+                0
+            };
             *stats = MoveStats {
                 migration: id,
                 step: "sweep",
@@ -199,9 +215,12 @@ impl Work {
         }
         self.sweep(&table, Some(migration), ended).await?;
         let view = self.shared.view().ok_or(CoordinationError::NoTable)?;
-        let giver = view.leader(migration.from).ok_or(Error::NotLeader(migration.from))?;
+        let giver = view
+            .leader(migration.from)
+            .ok_or(Error::NotLeader(migration.from))?;
         let addr = view.addr(&giver.node);
-        let addr = addr.ok_or_else(|| Error::Unreachable(format!("{} has no address", giver.node)))?;
+        let addr =
+            addr.ok_or_else(|| Error::Unreachable(format!("{} has no address", giver.node)))?;
         let client = self.shared.peers.client(addr)?;
         self.note(|stats| stats.step = "copy");
         let Some(from_seq) = self.copy(migration, client.clone(), ended).await? else {
@@ -213,7 +232,11 @@ impl Work {
         if tailed.is_err() {
             let _ = self.shared.refresh().await;
         }
-        if self.stands(migration, ended) { tailed } else { Ok(()) }
+        if self.stands(migration, ended) {
+            tailed
+        } else {
+            Ok(())
+        }
     }
 
     /// The records as they are, and the number from which the log has the rest.
@@ -301,7 +324,9 @@ impl Work {
                 acks.send(ack).await.map_err(gone)?;
             }
         }
-        Err(Error::Unreachable("the giving leader ended the stream".to_owned()))
+        Err(Error::Unreachable(
+            "the giving leader ended the stream".to_owned(),
+        ))
     }
 
     // -- the side that gives --
@@ -324,7 +349,11 @@ impl Work {
                         *self.leading.receiver.lock() = None;
                         if *count >= MISMATCHES_MAX {
                             let aborted = abort(&self.shared, migration.id).await;
-                            tracing::error!(migration = migration.id, ok = aborted.is_ok(), "migration given up");
+                            tracing::error!(
+                                migration = migration.id,
+                                ok = aborted.is_ok(),
+                                "migration given up"
+                            );
                         }
                     }
                     Err(error) => {
@@ -343,11 +372,16 @@ impl Work {
     /// Shuts the gate, verifies, and puts the new table in force.
     async fn flip(&self, migration: &Migration, receiver: &Receiver) -> Result<(), Error> {
         let gate = Arc::clone(&self.leading.gate).write_owned();
-        let shut = clock::within(GATE_MS_MAX, gate).await.ok_or(Error::Deadline)?;
+        let shut = clock::within(GATE_MS_MAX, gate)
+            .await
+            .ok_or(Error::Deadline)?;
         let seq = self.replica.seq();
         self.drained(migration, seq).await?;
         let (mine, theirs) = clock::within(VERIFY_MS_MAX, async {
-            tokio::join!(self.fingerprint(migration), self.ask_fingerprint(migration, receiver))
+            tokio::join!(
+                self.fingerprint(migration),
+                self.ask_fingerprint(migration, receiver)
+            )
         })
         .await
         .ok_or(Error::Deadline)?;
@@ -369,7 +403,10 @@ impl Work {
         let draft = table.flip(migration.id, base_seq)?;
         let done = loop {
             let coordination = self.shared.coordination();
-            match coordination.compare_and_swap(draft.clone(), fences.clone()).await {
+            match coordination
+                .compare_and_swap(draft.clone(), fences.clone())
+                .await
+            {
                 // Not known whether it happened: only the same again, or its refusal, says so.
                 Err(error @ CoordinationError::Unavailable(_)) => {
                     tracing::warn!(%error, "the flip is in doubt: writes wait");
@@ -386,7 +423,9 @@ impl Work {
                 self.shared.adopt(&table);
                 drop(shut);
                 tracing::info!(
-                    migration = migration.id, records = mine.count, epoch = table.epoch(),
+                    migration = migration.id,
+                    records = mine.count,
+                    epoch = table.epoch(),
                     "slots have changed hands"
                 );
                 Ok(())
@@ -404,7 +443,12 @@ impl Work {
         let mut stirred = self.leading.stirred.subscribe();
         let deadline = clock::now().plus_ms(DRAIN_MS_MAX);
         loop {
-            let acked = self.leading.receiver.lock().as_ref().map(|r| (r.migration, r.acked));
+            let acked = self
+                .leading
+                .receiver
+                .lock()
+                .as_ref()
+                .map(|r| (r.migration, r.acked));
             match acked {
                 Some((id, acked)) if id == migration.id && acked >= seq => return Ok(()),
                 Some((id, _)) if id == migration.id => {}
@@ -434,12 +478,15 @@ impl Work {
     ) -> Result<(Fingerprint, u64), Error> {
         let view = self.shared.view().ok_or(CoordinationError::NoTable)?;
         let addr = view.addr(&receiver.node);
-        let addr = addr.ok_or_else(|| Error::Unreachable(format!("{} has no address", receiver.node)))?;
+        let addr =
+            addr.ok_or_else(|| Error::Unreachable(format!("{} has no address", receiver.node)))?;
         let ranges = migration.slots.ranges().iter();
         let request = g::FingerprintRequest {
             shard: migration.to.0,
             token: receiver.token,
-            slots: ranges.flat_map(|(first, last)| [u32::from(*first), u32::from(*last)]).collect(),
+            slots: ranges
+                .flat_map(|(first, last)| [u32::from(*first), u32::from(*last)])
+                .collect(),
         };
         let reply = self.shared.peers.client(addr)?.fingerprint(request).await?;
         let reply = reply.into_inner();
@@ -459,9 +506,9 @@ fn last_of_each(records: Vec<g::LogRecord>) -> Result<Vec<Write>, Error> {
         .iter()
         .map(|record| (wire::id_of(&record.write).into(), record.seq))
         .collect();
-    let kept = records.into_iter().filter(|record| {
-        last.get(wire::id_of(&record.write)) == Some(&record.seq)
-    });
+    let kept = records
+        .into_iter()
+        .filter(|record| last.get(wire::id_of(&record.write)) == Some(&record.seq));
     Ok(kept.map(|record| record.write).collect())
 }
 
@@ -469,7 +516,10 @@ fn last_of_each(records: Vec<g::LogRecord>) -> Result<Vec<Write>, Error> {
 pub async fn abort(shared: &Shared, migration: u64) -> Result<Arc<ShardTable>, Error> {
     let table = shared.refresh().await?;
     let draft = table.abort(migration)?;
-    let table = shared.coordination().compare_and_swap(draft, Vec::new()).await?;
+    let table = shared
+        .coordination()
+        .compare_and_swap(draft, Vec::new())
+        .await?;
     shared.adopt(&table);
     Ok(table)
 }

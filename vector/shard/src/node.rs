@@ -290,7 +290,11 @@ impl Handle {
             let wanted = self.shared.view().map(|view| wanted(&view, self.id()));
             let is_ready = wanted.is_some_and(|wanted| {
                 let replicas = self.shared.replicas.read();
-                let caught_up = |shard| replicas.get(shard).is_some_and(|r: &Arc<Replica>| r.is_caught_up());
+                let caught_up = |shard| {
+                    replicas
+                        .get(shard)
+                        .is_some_and(|r: &Arc<Replica>| r.is_caught_up())
+                };
                 wanted.iter().all(caught_up)
             });
             if is_ready {
@@ -377,7 +381,9 @@ async fn follow_views(shared: Arc<Shared>) {
             Some(view) => {
                 shared.merge(&view);
                 let view = shared.view();
-                let key = view.as_ref().map(|view| (view.table.epoch(), view.nodes.clone()));
+                let key = view
+                    .as_ref()
+                    .map(|view| (view.table.epoch(), view.nodes.clone()));
                 if key != written {
                     match keep_view(&shared, view).await {
                         Ok(()) => written = key,
@@ -424,7 +430,10 @@ async fn first_table(shared: &Arc<Shared>) -> Result<(), Error> {
     let Some(first) = &shared.options.first else {
         return Ok(());
     };
-    match coordination.compare_and_swap(Draft::first(first)?, Vec::new()).await {
+    match coordination
+        .compare_and_swap(Draft::first(first)?, Vec::new())
+        .await
+    {
         // Another node was quicker.
         Ok(_) | Err(CoordinationError::Conflict { .. }) => Ok(()),
         Err(error) => Err(error.into()),
@@ -434,7 +443,10 @@ async fn first_table(shared: &Arc<Shared>) -> Result<(), Error> {
 /// Keeps this node's address known.
 async fn register(shared: Arc<Shared>, addr: SocketAddr) {
     let options = &shared.options;
-    let addr = options.advertise.clone().unwrap_or_else(|| addr.to_string());
+    let addr = options
+        .advertise
+        .clone()
+        .unwrap_or_else(|| addr.to_string());
     while !shared.stop.is_cancelled() {
         let registered = options
             .coordination
@@ -481,7 +493,8 @@ async fn keep_replicas(shared: Arc<Shared>) {
             for shard in wanted {
                 tended.entry(shard).or_insert_with(|| {
                     let stop = shared.stop.child_token();
-                    let task = tokio::spawn(open_and_tend(Arc::clone(&shared), shard, stop.clone()));
+                    let task =
+                        tokio::spawn(open_and_tend(Arc::clone(&shared), shard, stop.clone()));
                     Tended { stop, task }
                 });
             }
@@ -525,7 +538,10 @@ async fn retire(shared: &Arc<Shared>, shard: ShardId) {
     let Some(replica) = shared.replicas.write().remove(&shard) else {
         return;
     };
-    let gone = shared.refresh().await.is_ok_and(|table| table.shard(shard).is_none());
+    let gone = shared
+        .refresh()
+        .await
+        .is_ok_and(|table| table.shard(shard).is_none());
     let dir = shared.options.dir.join(format!("shard-{:04}", shard.0));
     let done = blocking(move || {
         replica.close();

@@ -76,7 +76,11 @@ fn entry(view: &View, shard: ShardId, epoch: u64) -> Result<&Shard, Error> {
 
 /// The nearest of the shard's own records: while slots move, or until a sweep is done, a store holds
 /// others too.
-fn search_own(replica: &Replica, slots: &SlotSet, queries: &[Query]) -> Result<Vec<Vec<Found>>, Error> {
+fn search_own(
+    replica: &Replica,
+    slots: &SlotSet,
+    queries: &[Query],
+) -> Result<Vec<Vec<Found>>, Error> {
     let store = replica.store();
     let mut lists = store.search_batch(queries)?;
     for (list, query) in lists.iter_mut().zip(queries) {
@@ -103,7 +107,9 @@ fn search_own(replica: &Replica, slots: &SlotSet, queries: &[Query]) -> Result<V
 impl Service {
     fn view(&self) -> Result<Arc<View>, Error> {
         let view = self.0.view();
-        view.ok_or(Error::Coordination(crate::coordination::CoordinationError::NoTable))
+        view.ok_or(Error::Coordination(
+            crate::coordination::CoordinationError::NoTable,
+        ))
     }
 
     /// What reads share: a replica that is new enough, and the table that it is read under.
@@ -121,7 +127,9 @@ impl Service {
         if !replica.is_caught_up() {
             return Err(Error::Starting(entry.id));
         }
-        replica.reach(min_seq.max(entry.base_seq), budget, clock::now()).await?;
+        replica
+            .reach(min_seq.max(entry.base_seq), budget, clock::now())
+            .await?;
         Ok((replica, entry))
     }
 
@@ -132,7 +140,9 @@ impl Service {
     async fn search(&self, request: g::SearchRequest) -> Result<g::SearchReply, Error> {
         let budget = budget(request.left_ms);
         let places = &self.0.search_places;
-        let _place = places.try_acquire().map_err(|_| Error::Overloaded("searches"))?;
+        let _place = places
+            .try_acquire()
+            .map_err(|_| Error::Overloaded("searches"))?;
         let queries = wire::queries_in(request.queries)?;
         let epoch = request.epoch;
         let (replica, entry) = self
@@ -159,16 +169,24 @@ impl Service {
     async fn get(&self, request: g::GetRequest) -> Result<g::GetReply, Error> {
         let budget = budget(request.left_ms);
         let places = &self.0.search_places;
-        let _place = places.try_acquire().map_err(|_| Error::Overloaded("searches"))?;
+        let _place = places
+            .try_acquire()
+            .map_err(|_| Error::Overloaded("searches"))?;
         if request.ids.len() > GETS_MAX {
-            return Err(Error::Request(format!("{} ids, at most {GETS_MAX}", request.ids.len())));
+            return Err(Error::Request(format!(
+                "{} ids, at most {GETS_MAX}",
+                request.ids.len()
+            )));
         }
         let epoch = request.epoch;
         let (replica, entry) = self
             .readable(request.shard, epoch, request.min_seq, budget)
             .await?;
         let shard = entry.id;
-        let mine = request.ids.iter().all(|id| entry.slots.contains(slot_of(id)));
+        let mine = request
+            .ids
+            .iter()
+            .all(|id| entry.slots.contains(slot_of(id)));
         if !mine {
             return Err(Error::NotOwned(shard));
         }
@@ -192,7 +210,11 @@ impl Service {
 
     async fn write(&self, request: g::WriteRequest) -> Result<g::WriteReply, Error> {
         let budget = budget(request.left_ms);
-        let _place = self.0.writes.try_acquire().map_err(|_| Error::Overloaded("writes"))?;
+        let _place = self
+            .0
+            .writes
+            .try_acquire()
+            .map_err(|_| Error::Overloaded("writes"))?;
         let writes = wire::writes_in(request.writes)?;
         self.0.table_since(request.epoch).await?;
         let shard = ShardId(request.shard);
@@ -200,7 +222,9 @@ impl Service {
         let leading = replica.leading().ok_or(Error::NotLeader(shard))?;
         let left_ms = u64::from(budget.left_ms(clock::now()));
         let gate = Arc::clone(&leading.gate).read_owned();
-        let open = clock::within(left_ms, gate).await.ok_or(Error::Overloaded("writes at the gate"))?;
+        let open = clock::within(left_ms, gate)
+            .await
+            .ok_or(Error::Overloaded("writes at the gate"))?;
         let view = self.view()?;
         let entry = entry(&view, shard, request.epoch)?;
         let mine = |write| entry.slots.contains(slot_of(wire::id_of(write)));
@@ -217,7 +241,10 @@ impl Service {
     }
 
     /// For the giving leader of a migration: the receiver's records, as the leader that it followed.
-    async fn fingerprint(&self, request: g::FingerprintRequest) -> Result<g::FingerprintReply, Error> {
+    async fn fingerprint(
+        &self,
+        request: g::FingerprintRequest,
+    ) -> Result<g::FingerprintReply, Error> {
         let shard = ShardId(request.shard);
         let replica = self.0.replica(shard)?;
         let leading = replica.leading().ok_or(Error::NotLeader(shard))?;
@@ -280,7 +307,9 @@ impl Service {
         });
         Ok(g::StatsReply {
             node: self.0.options.id.to_string(),
-            view: view.encode().map_err(|error| Error::Peer(error.to_string()))?,
+            view: view
+                .encode()
+                .map_err(|error| Error::Peer(error.to_string()))?,
             shards: shards.collect(),
         })
     }
@@ -288,7 +317,9 @@ impl Service {
     async fn migrate(&self, request: g::MigrateRequest) -> Result<g::MigrateReply, Error> {
         use g::migrate_request::Verb;
         let table = self.0.refresh().await?;
-        let verb = request.verb.ok_or_else(|| Error::Request("no verb".to_owned()))?;
+        let verb = request
+            .verb
+            .ok_or_else(|| Error::Request("no verb".to_owned()))?;
         let draft = match verb {
             Verb::Split(split) => {
                 let names = split.replicas.iter().map(|name| NodeId::new(name));
@@ -296,7 +327,10 @@ impl Service {
                 table.split(ShardId(split.shard), &replicas)?
             }
             Verb::Move(moved) => {
-                let slots = moved.slots.iter().filter_map(|slot| u16::try_from(*slot).ok());
+                let slots = moved
+                    .slots
+                    .iter()
+                    .filter_map(|slot| u16::try_from(*slot).ok());
                 table.move_slots(ShardId(moved.from), ShardId(moved.to), slots.collect())?
             }
             Verb::Abort(abort) => {
@@ -311,7 +345,9 @@ impl Service {
         let coordination = &self.0.options.coordination;
         let table = coordination.compare_and_swap(draft, Vec::new()).await?;
         self.0.adopt(&table);
-        let migration = table.migration().ok_or_else(|| Error::Peer("no migration".to_owned()))?;
+        let migration = table
+            .migration()
+            .ok_or_else(|| Error::Peer("no migration".to_owned()))?;
         Ok(g::MigrateReply {
             migration: migration.id,
             from: migration.from.0,
@@ -338,11 +374,17 @@ impl Shards for Service {
     type SnapshotStream = feed::Out<g::SnapshotReply>;
     type ScanStream = feed::Out<g::ScanReply>;
 
-    async fn write(&self, request: Request<g::WriteRequest>) -> Result<Response<g::WriteReply>, Status> {
+    async fn write(
+        &self,
+        request: Request<g::WriteRequest>,
+    ) -> Result<Response<g::WriteReply>, Status> {
         self.answer(Self::write(self, request.into_inner()).await)
     }
 
-    async fn search(&self, request: Request<g::SearchRequest>) -> Result<Response<g::SearchReply>, Status> {
+    async fn search(
+        &self,
+        request: Request<g::SearchRequest>,
+    ) -> Result<Response<g::SearchReply>, Status> {
         self.answer(Self::search(self, request.into_inner()).await)
     }
 
@@ -364,7 +406,10 @@ impl Shards for Service {
         self.answer(feed::snapshot(&self.0, request.into_inner()).await)
     }
 
-    async fn scan(&self, request: Request<g::ScanRequest>) -> Result<Response<Self::ScanStream>, Status> {
+    async fn scan(
+        &self,
+        request: Request<g::ScanRequest>,
+    ) -> Result<Response<Self::ScanStream>, Status> {
         self.answer(feed::scan(&self.0, request.into_inner()).await)
     }
 
@@ -379,7 +424,10 @@ impl Shards for Service {
         self.answer(Self::stats(self))
     }
 
-    async fn migrate(&self, request: Request<g::MigrateRequest>) -> Result<Response<g::MigrateReply>, Status> {
+    async fn migrate(
+        &self,
+        request: Request<g::MigrateRequest>,
+    ) -> Result<Response<g::MigrateReply>, Status> {
         self.answer(Self::migrate(self, request.into_inner()).await)
     }
 }

@@ -14,9 +14,7 @@ pub const TENANT_END: char = '\u{1f}';
 /// is no such sign).
 #[must_use]
 pub fn slot_of(record: &str) -> Slot {
-    let (tenant, id) = record
-        .split_once(TENANT_END)
-        .unwrap_or(("default", record));
+    let (tenant, id) = record.split_once(TENANT_END).unwrap_or(("default", record));
     Slot::of_parts(tenant, id)
 }
 
@@ -86,7 +84,9 @@ impl SlotSet {
     #[must_use]
     pub fn contains(&self, slot: Slot) -> bool {
         let at = self.ranges.partition_point(|(_, last)| *last < slot.0);
-        self.ranges.get(at).is_some_and(|(first, _)| *first <= slot.0)
+        self.ranges
+            .get(at)
+            .is_some_and(|(first, _)| *first <= slot.0)
     }
 
     #[must_use]

@@ -37,7 +37,8 @@ pub struct NodeId(Arc<str>);
 
 impl NodeId {
     pub fn new(text: &str) -> Result<Self, TableError> {
-        let known = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
+        let known =
+            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
         if (1..=NODE_BYTES_MAX).contains(&text.len()) && text.bytes().all(known) {
             Ok(Self(text.into()))
         } else {

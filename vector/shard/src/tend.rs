@@ -113,14 +113,20 @@ async fn take(shared: &Arc<Shared>, replica: &Arc<Replica>) -> Result<Option<Arc
     if !may(before.as_ref().map(|set| set.members.as_slice())) {
         return Ok(None);
     }
-    let lease = match coordination.lead(shard, me.clone(), shared.options.lease_ms).await {
+    let lease = match coordination
+        .lead(shard, me.clone(), shared.options.lease_ms)
+        .await
+    {
         Ok(lease) => lease,
         Err(CoordinationError::Taken(_)) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
     let set = coordination.in_sync(shard).await?;
     let table = shared.refresh().await?;
-    let Some(entry) = table.shard(shard).filter(|shard| shard.replicas.contains(&me)) else {
+    let Some(entry) = table
+        .shard(shard)
+        .filter(|shard| shard.replicas.contains(&me))
+    else {
         return Ok(None);
     };
     if !may(set.as_ref().map(|set| set.members.as_slice())) {
@@ -132,7 +138,9 @@ async fn take(shared: &Arc<Shared>, replica: &Arc<Replica>) -> Result<Option<Arc
         .into_iter()
         .filter(|node| entry.replicas.contains(node))
         .collect();
-    coordination.set_in_sync(lease.fence(), members.clone()).await?;
+    coordination
+        .set_in_sync(lease.fence(), members.clone())
+        .await?;
     let seq = begin_term(replica, &lease).await?;
     let tracker = Tracker::new(me, members, entry.replicas.len(), seq);
     tracing::info!(%shard, token = lease.token, seq, "leading");

@@ -80,7 +80,9 @@ pub fn log_record_out(record: LogRecord) -> g::LogRecord {
 }
 
 pub fn log_record_in(record: g::LogRecord) -> Result<LogRecord, Error> {
-    let write = record.write.ok_or_else(|| wrong("a log record without a write"))?;
+    let write = record
+        .write
+        .ok_or_else(|| wrong("a log record without a write"))?;
     Ok(LogRecord {
         seq: record.seq,
         write: write_in(write)?,
@@ -89,8 +91,9 @@ pub fn log_record_in(record: g::LogRecord) -> Result<LogRecord, Error> {
 
 pub fn query_out(query: &Query) -> Result<g::Query, Error> {
     let filter = match &query.filter {
-        Some(filter) => codec::encode_as(schema::FILTER, filter)
-            .map_err(|error| wrong(&error.to_string()))?,
+        Some(filter) => {
+            codec::encode_as(schema::FILTER, filter).map_err(|error| wrong(&error.to_string()))?
+        }
         None => Vec::new(),
     };
     let bounded = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);

@@ -59,13 +59,16 @@ impl Embedded {
     /// Kept in a file of `dir`.
     pub fn open(dir: &Path) -> Result<Self, CoordinationError> {
         let path = dir.join(FILE);
-        let corrupt = |error: String| CoordinationError::Corrupt(format!("{}: {error}", path.display()));
+        let corrupt =
+            |error: String| CoordinationError::Corrupt(format!("{}: {error}", path.display()));
         let mut held = Held::default();
         if let Some(bytes) = files::read_whole(&path).map_err(|error| corrupt(error.to_string()))? {
             held.kept = codec::decode_as(schema::SHARD_COORDINATION, &bytes)
                 .map_err(|error: codec::CodecError| corrupt(error.to_string()))?;
             if let Some((bytes, epoch)) = &held.kept.table {
-                held.table = Some(Arc::new(ShardTable::decode(bytes, *epoch).map_err(corrupt)?));
+                held.table = Some(Arc::new(
+                    ShardTable::decode(bytes, *epoch).map_err(corrupt)?,
+                ));
             }
         }
         Ok(Self::new(Some(path), held))
@@ -86,7 +89,10 @@ impl Inner {
     fn publish(&self, held: &Held) {
         let view = held.table.as_ref().map(|table| {
             let leaders = held.leaders.iter().map(|(id, (l, _))| (*id, l.clone()));
-            let nodes = held.nodes.iter().map(|(id, (a, _))| (id.clone(), a.clone()));
+            let nodes = held
+                .nodes
+                .iter()
+                .map(|(id, (a, _))| (id.clone(), a.clone()));
             Arc::new(View {
                 table: Arc::clone(table),
                 leaders: leaders.collect(),
@@ -100,7 +106,8 @@ impl Inner {
         let Some(path) = &self.path else {
             return Ok(());
         };
-        let failed = |error: String| CoordinationError::Unavailable(format!("{}: {error}", path.display()));
+        let failed =
+            |error: String| CoordinationError::Unavailable(format!("{}: {error}", path.display()));
         let bytes = codec::encode_as(schema::SHARD_COORDINATION, kept);
         let bytes = bytes.map_err(|error| failed(error.to_string()))?;
         files::write_whole(path, &bytes).map_err(|error| failed(error.to_string()))
@@ -172,25 +179,45 @@ impl Held {
     }
 }
 
+/// Takes an entry out when it is dropped: at the end of its task, or of the runtime below it.
+struct Ending<F: FnOnce(&mut Held)> {
+    inner: Arc<Inner>,
+    state: Arc<LeaseState>,
+    remove: Option<F>,
+}
+
+impl<F: FnOnce(&mut Held)> Drop for Ending<F> {
+    fn drop(&mut self) {
+        self.state.lose();
+        let mut held = self.inner.held.lock();
+        if let Some(remove) = self.remove.take() {
+            remove(&mut held);
+        }
+        self.inner.publish(&held);
+    }
+}
+
 impl Embedded {
-    /// Takes an entry out when its holder lets go, or when its time is over.
-    ///
-    /// One process has one clock, and a holder that cannot renew is a holder that is not there: all
-    /// that ends a lease is its holder's end.
-    fn end_with(&self, state: Arc<LeaseState>, ttl_ms: u64, remove: impl FnOnce(&mut Held) + Send + 'static) {
-        let inner = Arc::clone(&self.0);
+    /// One process has one clock: nothing ends a lease but its holder's end.
+    fn end_with(
+        &self,
+        state: Arc<LeaseState>,
+        ttl_ms: u64,
+        remove: impl FnOnce(&mut Held) + Send + 'static,
+    ) {
+        let ending = Ending {
+            inner: Arc::clone(&self.0),
+            state,
+            remove: Some(remove),
+        };
         tokio::spawn(async move {
             loop {
-                state.prolong(clock::now().plus_ms(ttl_ms));
+                ending.state.prolong(clock::now().plus_ms(ttl_ms));
                 tokio::select! {
-                    () = state.dropped().cancelled() => break,
+                    () = ending.state.dropped().cancelled() => break,
                     () = clock::sleep_ms(ttl_ms / 3) => {}
                 }
             }
-            state.lose();
-            let mut held = inner.held.lock();
-            remove(&mut held);
-            inner.publish(&held);
         });
     }
 }
@@ -258,7 +285,11 @@ impl Coordination for Embedded {
             let mine = Arc::clone(&state);
             self.end_with(Arc::clone(&state), ttl_ms, move |held| {
                 // A later registration of the same name stays.
-                if held.nodes.get(&node).is_some_and(|(_, state)| Arc::ptr_eq(state, &mine)) {
+                if held
+                    .nodes
+                    .get(&node)
+                    .is_some_and(|(_, state)| Arc::ptr_eq(state, &mine))
+                {
                     held.nodes.remove(&node);
                 }
             });

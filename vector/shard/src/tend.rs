@@ -138,10 +138,11 @@ async fn take(shared: &Arc<Shared>, replica: &Arc<Replica>) -> Result<Option<Arc
         .into_iter()
         .filter(|node| entry.replicas.contains(node))
         .collect();
+    // The term first: a set that names a replica without terms would name one that lost its log.
+    let seq = begin_term(replica, &lease).await?;
     coordination
         .set_in_sync(lease.fence(), members.clone())
         .await?;
-    let seq = begin_term(replica, &lease).await?;
     let tracker = Tracker::new(me, members, entry.replicas.len(), seq);
     tracing::info!(%shard, token = lease.token, seq, "leading");
     Ok(Some(Arc::new(Leading::new(lease, tracker))))

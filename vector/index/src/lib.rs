@@ -18,7 +18,9 @@
 mod codes;
 mod exact;
 mod graph;
+mod packed;
 mod spec;
+pub mod store;
 
 use exact::Rows;
 use graph::Graph;

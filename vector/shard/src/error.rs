@@ -74,7 +74,10 @@ pub enum Error {
     Refused {
         code: String,
         epoch: u64,
+        /// Nothing was done.
         safe: bool,
+        /// The caller asked for what no shard does.
+        callers: bool,
         message: String,
     },
     #[error("the node does not answer: {0}")]
@@ -137,6 +140,7 @@ impl Error {
             | Self::NoInSync(_)
             | Self::Overloaded(_)
             | Self::Absent(_)
+            | Self::Store(StoreError::Full)
             | Self::Behind { .. } => true,
             _ => false,
         }
@@ -145,11 +149,11 @@ impl Error {
     /// Whether the caller asked for something that no shard does: to ask again, or elsewhere, is in
     /// vain.
     #[must_use]
-    pub fn is_callers(&self) -> bool {
+    pub const fn is_callers(&self) -> bool {
         match self {
             Self::Invalid(_) | Self::Request(_) | Self::Table(_) => true,
-            Self::Store(error) => matches!(error, StoreError::Invalid(_)),
-            Self::Refused { code, .. } => code.starts_with("vector_") || code == "shard_request",
+            Self::Store(StoreError::Invalid(_) | StoreError::Refused { .. }) => true,
+            Self::Refused { callers, .. } => *callers,
             _ => false,
         }
     }
@@ -157,7 +161,10 @@ impl Error {
     const fn grpc_code(&self) -> Code {
         match self {
             Self::Invalid(_) | Self::Request(_) => Code::InvalidArgument,
-            Self::Store(StoreError::Invalid(_)) => Code::InvalidArgument,
+            Self::Store(StoreError::Invalid(_) | StoreError::Refused { .. }) => {
+                Code::InvalidArgument
+            }
+            Self::Store(StoreError::Full) => Code::ResourceExhausted,
             Self::Overloaded(_) => Code::ResourceExhausted,
             Self::Deadline => Code::DeadlineExceeded,
             Self::NotHere(_) => Code::NotFound,
@@ -195,6 +202,7 @@ impl From<Status> for Error {
                 code: refusal.code,
                 epoch: refusal.epoch,
                 safe: refusal.safe,
+                callers: status.code() == Code::InvalidArgument,
                 message,
             },
             // tonic's own: too large, no connection, cancelled at the deadline.

@@ -14,6 +14,7 @@ use crate::slots::slot_of;
 use crate::store::LogRecord;
 use crate::table::{Migration, NodeId, ShardId};
 use crate::wire::{self, grpc as g};
+use prost::Message;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -230,26 +231,46 @@ impl Feed {
                 under_way(&self.shared, self.replica.shard, migration.id)?;
                 records.retain(|record| moves(migration, wire::id_of(&record.write)));
             }
-            sender
-                .send(Ok(self.message(records, seq)))
-                .await
-                .map_err(gone)?;
+            for message in self.messages(records, seq) {
+                sender.send(Ok(message)).await.map_err(gone)?;
+            }
         }
     }
 
-    fn message(&self, records: Vec<LogRecord>, seq: u64) -> g::FollowReply {
-        g::FollowReply {
+    /// The log gives whole groups of writes: a large one goes in pieces.
+    fn messages(&self, records: Vec<LogRecord>, seq: u64) -> Vec<g::FollowReply> {
+        let message = |through_seq| g::FollowReply {
             token: self.leading.lease.token,
             epoch: self.shared.epoch(),
             terms: Vec::new(),
-            records: records.into_iter().map(wire::log_record_out).collect(),
-            // A receiver applies up to here; a follower sees how far the leader is.
-            through_seq: if self.migration.is_some() {
-                seq
-            } else {
-                self.replica.seq()
-            },
+            records: Vec::new(),
+            through_seq,
+        };
+        let mut pieces = vec![message(0)];
+        let mut bytes = 0;
+        for record in records {
+            let seq = record.seq;
+            let record = wire::log_record_out(record);
+            bytes += record.encoded_len();
+            if bytes > BATCH_BYTES_MAX {
+                pieces.push(message(0));
+                bytes = 0;
+            }
+            if let Some(piece) = pieces.last_mut() {
+                piece.records.push(record);
+                piece.through_seq = seq;
+            }
         }
+        // A receiver applies up to here; a follower sees how far the leader is.
+        let receives = self.migration.is_some();
+        let head = self.replica.seq();
+        if let Some(last) = pieces.last_mut() {
+            last.through_seq = seq;
+        }
+        if !receives {
+            pieces.iter_mut().for_each(|piece| piece.through_seq = head);
+        }
+        pieces
     }
 }
 

@@ -230,13 +230,21 @@ impl Leading {
     }
 }
 
+/// What is written.
+pub enum Writes {
+    /// A client's.
+    Of(Vec<Write>),
+    /// Records of another shard, as they are there.
+    Copied(Vec<Write>),
+}
+
 /// Writes as the leader: on disk here, on the members, and on the receiver of moving slots. The caller
 /// has the gate open. Runs to its end even where the caller goes away.
 pub async fn commit(
     replica: &Arc<Replica>,
     leading: &Arc<Leading>,
     coordination: &Arc<dyn Coordination>,
-    writes: Vec<Write>,
+    writes: Writes,
     held: impl Send + 'static,
 ) -> Result<Committed, Error> {
     let (replica, leading) = (Arc::clone(replica), Arc::clone(leading));
@@ -248,7 +256,17 @@ pub async fn commit(
             return Err(Error::LeaseLost(shard));
         }
         let store = replica.store();
-        let committed = blocking(move || Ok(store.write(writes)?)).await?;
+        let work = blocking(move || {
+            Ok(match writes {
+                Writes::Of(writes) => store.write(writes)?,
+                Writes::Copied(writes) => store.copy(writes)?,
+            })
+        });
+        let committed = work.await.inspect_err(|error| {
+            if replica.on_error(error) {
+                leading.lease.release();
+            }
+        })?;
         leading.tracker.lock().on_head(committed.last_seq);
         replica.on_head(committed.last_seq);
         leading.stir();

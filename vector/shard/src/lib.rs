@@ -15,6 +15,7 @@
 )]
 
 mod clock;
+mod collection;
 pub mod coordination;
 mod error;
 mod feed;
@@ -36,6 +37,7 @@ mod tend;
 mod terms;
 pub mod wire;
 
+pub use collection::Collections;
 pub use coordination::{Coordination, CoordinationError, View};
 pub use error::Error;
 pub use node::{Handle, Limits, Node, Options, Tls};

@@ -1,7 +1,7 @@
 //! A store in memory, exact and slow: what a [`Store`] must do, for tests. Stores outlive what opens
 //! them, as files would, until their [`MemoryStores`] goes.
 
-use crate::store::{Committed, Fingerprint, Keep, LogRecord, Page, Store, StoreError, Stores};
+use crate::store::{Committed, Keep, LogRecord, Page, Store, StoreError, Stores};
 use crate::wire;
 use parking_lot::{Mutex, RwLock};
 use prost::Message;
@@ -10,7 +10,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use xxhash_rust::xxh3::xxh3_64;
 
 const SNAPSHOT: &str = "records";
 
@@ -198,6 +197,10 @@ impl Store for Memory {
         })
     }
 
+    fn copy(&self, writes: Vec<Write>) -> Result<Committed, StoreError> {
+        self.write(writes)
+    }
+
     fn apply(&self, records: Vec<LogRecord>) -> Result<u64, StoreError> {
         let mut inner = self.inner.write();
         for record in records {
@@ -246,18 +249,6 @@ impl Store for Memory {
         Ok(Page { records, next })
     }
 
-    fn fingerprint(&self, keep: Keep<'_>) -> Result<Fingerprint, StoreError> {
-        let inner = self.inner.read();
-        let kept = inner.live.iter().filter(|(id, _)| keep(id));
-        Ok(kept.fold(Fingerprint::default(), |sum, (_, (record, _))| {
-            let bytes = wire::record_out(record.clone()).encode_to_vec();
-            Fingerprint {
-                count: sum.count + 1,
-                hash: sum.hash.wrapping_add(xxh3_64(&bytes)),
-            }
-        }))
-    }
-
     fn seq(&self) -> u64 {
         self.inner.read().seq
     }
@@ -290,6 +281,4 @@ impl Store for Memory {
         std::fs::create_dir_all(folder).map_err(failed)?;
         std::fs::write(folder.join(SNAPSHOT), bytes).map_err(failed)
     }
-
-    fn close(&self) {}
 }

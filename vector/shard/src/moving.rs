@@ -15,7 +15,7 @@ use crate::clock;
 use crate::coordination::{CoordinationError, Fence};
 use crate::error::Error;
 use crate::follow::next;
-use crate::lead::{Leading, MoveStats, Receiver, commit};
+use crate::lead::{Leading, MoveStats, Receiver, Writes, commit};
 use crate::node::Shared;
 use crate::peers::Client;
 use crate::replica::{Replica, blocking};
@@ -140,7 +140,14 @@ impl Work {
     async fn write(&self, writes: Vec<Write>) -> Result<(), Error> {
         let open = Arc::clone(&self.leading.gate).read_owned().await;
         let coordination = &self.shared.options.coordination;
-        commit(&self.replica, &self.leading, coordination, writes, open).await?;
+        commit(
+            &self.replica,
+            &self.leading,
+            coordination,
+            Writes::Copied(writes),
+            open,
+        )
+        .await?;
         Ok(())
     }
 
@@ -164,6 +171,7 @@ impl Work {
             !mine && meant
         });
         let mut total = 0;
+        let mut after: Option<Box<str>> = None;
         loop {
             if ended.is_cancelled() {
                 return Err(Error::NotLeader(shard));
@@ -171,19 +179,22 @@ impl Work {
             let (store, foreign) = (self.replica.store(), Arc::clone(&foreign));
             let page = blocking(move || {
                 let keep = |id: &str| foreign(id);
-                Ok(store.scan(None, SWEEP_RECORDS, &keep)?)
+                Ok(store.scan(after.as_deref(), SWEEP_RECORDS, &keep)?)
             })
             .await?;
-            if page.records.is_empty() {
+            total += page.records.len();
+            let deletes = page.records.into_iter();
+            let deletes: Vec<Write> = deletes.map(|record| Write::Delete(record.id)).collect();
+            if !deletes.is_empty() {
+                self.write(deletes).await?;
+            }
+            if page.next.is_none() {
                 if total > 0 {
                     tracing::info!(%shard, records = total, "swept what is not this shard's");
                 }
                 return Ok(());
             }
-            total += page.records.len();
-            let deletes = page.records.into_iter();
-            self.write(deletes.map(|record| Write::Delete(record.id)).collect())
-                .await?;
+            after = page.next;
         }
     }
 

@@ -357,9 +357,10 @@ impl Node {
         }
         serving.cancel();
         let served = clock::within(shared.options.limits.drain_ms, server).await;
-        let replicas: Vec<Arc<Replica>> = shared.replicas.read().values().cloned().collect();
+        // The last hold on each store: its end waits for what it has begun.
+        let replicas = std::mem::take(&mut *shared.replicas.write());
         blocking(move || {
-            replicas.iter().for_each(|replica| replica.close());
+            drop(replicas);
             Ok(())
         })
         .await?;
@@ -518,8 +519,13 @@ async fn open_and_tend(shared: Arc<Shared>, shard: ShardId, stop: CancellationTo
             Ok(replica) => {
                 let replica = Arc::new(replica);
                 shared.replicas.write().insert(shard, Arc::clone(&replica));
-                tend::run(shared, replica, stop).await;
-                return;
+                tend::run(&shared, &replica, &stop).await;
+                if stop.is_cancelled() {
+                    return;
+                }
+                // It failed: what is on disk is looked at again.
+                shared.replicas.write().remove(&shard);
+                drop(replica);
             }
             Err(error) => {
                 tracing::error!(%shard, code = error.code(), %error, "a shard could not be opened");
@@ -527,7 +533,7 @@ async fn open_and_tend(shared: Arc<Shared>, shard: ShardId, stop: CancellationTo
         }
         tokio::select! {
             () = stop.cancelled() => {}
-            () = clock::sleep_ms(RETRY_MS * 10) => {}
+            () = clock::sleep_ms(RETRY_MS) => {}
         }
     }
 }
@@ -544,7 +550,7 @@ async fn retire(shared: &Arc<Shared>, shard: ShardId) {
         .is_ok_and(|table| table.shard(shard).is_none());
     let dir = shared.options.dir.join(format!("shard-{:04}", shard.0));
     let done = blocking(move || {
-        replica.close();
+        drop(replica);
         if gone {
             files::remove_dir(&dir).map_err(Error::io(&dir))?;
         }

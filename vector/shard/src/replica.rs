@@ -7,7 +7,7 @@
 use crate::error::Error;
 use crate::files;
 use crate::lead::Leading;
-use crate::store::{Store, Stores};
+use crate::store::{Store, StoreError, Stores};
 use crate::table::{NodeId, ShardId};
 use crate::terms::Terms;
 use parking_lot::{Mutex, RwLock};
@@ -40,6 +40,8 @@ pub struct Replica {
     /// The greatest token that was heard of.
     token: AtomicU64,
     caught_up: AtomicBool,
+    /// The store does nothing more: it must be opened again.
+    broken: AtomicBool,
     leading: RwLock<Option<Arc<Leading>>>,
     /// The number of the last write here.
     head: watch::Sender<u64>,
@@ -90,6 +92,7 @@ impl Replica {
             token: AtomicU64::new(terms.last_token()),
             terms: Mutex::new(terms),
             open: RwLock::new(open),
+            broken: AtomicBool::new(false),
             leading: RwLock::new(None),
             head: watch::Sender::new(seq),
         })
@@ -209,15 +212,24 @@ impl Replica {
         };
         self.set_caught_up(false);
         self.head.send_replace(seq);
-        old.store.close();
         drop(old);
         let gone = generation_dir(&self.dir, before);
         files::remove_dir(&gone).map_err(Error::io(&gone))
     }
 
-    /// Closes the store. Blocks.
-    pub fn close(&self) {
-        self.store().close();
+    /// Remembers an error after which the store does nothing more; true for such a one.
+    pub fn on_error(&self, error: &Error) -> bool {
+        let fatal = matches!(error, Error::Store(StoreError::Failed { .. }));
+        if fatal {
+            tracing::error!(shard = %self.shard, code = error.code(), %error, "the store failed");
+            self.broken.store(true, Ordering::SeqCst);
+        }
+        fatal
+    }
+
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::SeqCst)
     }
 }
 

@@ -8,7 +8,7 @@ use crate::clock;
 use crate::coordination::View;
 use crate::error::Error;
 use crate::feed;
-use crate::lead;
+use crate::lead::{self, Writes};
 use crate::moving;
 use crate::node::Shared;
 use crate::peers::MESSAGE_BYTES_MAX;
@@ -233,7 +233,8 @@ impl Service {
         }
         lead::ready(&leading, budget).await?;
         let coordination = &self.0.options.coordination;
-        let committed = lead::commit(&replica, &leading, coordination, writes, open).await?;
+        let committed =
+            lead::commit(&replica, &leading, coordination, Writes::Of(writes), open).await?;
         Ok(g::WriteReply {
             first_seq: committed.first_seq,
             last_seq: committed.last_seq,

@@ -6,8 +6,13 @@
 //! thread that drives others.
 
 use skerry_vector_index::{Found, IndexError, Query, Record, Write};
+use skerry_wire::value::metadata;
 use std::path::Path;
 use std::sync::Arc;
+use xxhash_rust::xxh3::Xxh3;
+
+/// Records of a page while a fingerprint is taken.
+const FINGERPRINT_PAGE_RECORDS: usize = 2_000;
 
 /// Why a store could not do it.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +24,12 @@ pub enum StoreError {
     LogGone(u64),
     #[error("record {got} does not follow {seq}")]
     Gap { got: u64, seq: u64 },
+    #[error("too much waits to be written")]
+    Full,
+    /// The caller's fault.
+    #[error("{reason}")]
+    Refused { code: &'static str, reason: String },
+    /// It does nothing more until it is opened again.
     #[error("{reason}")]
     Failed { code: &'static str, reason: String },
 }
@@ -30,7 +41,8 @@ impl StoreError {
             Self::Invalid(error) => error.code(),
             Self::LogGone(_) => "shard_log_gone",
             Self::Gap { .. } => "shard_log_gap",
-            Self::Failed { code, .. } => code,
+            Self::Full => "vector_full",
+            Self::Refused { code, .. } | Self::Failed { code, .. } => code,
         }
     }
 }
@@ -49,7 +61,7 @@ pub struct LogRecord {
     pub write: Write,
 }
 
-/// Some records, in the order of their ids.
+/// Some records, in an order of the store's own that does not change.
 #[derive(Debug, Clone, Default)]
 pub struct Page {
     pub records: Vec<Record>,
@@ -71,6 +83,8 @@ pub type Keep<'a> = &'a (dyn Fn(&str) -> bool + Sync);
 pub trait Store: Send + Sync + 'static {
     /// As the leader.
     fn write(&self, writes: Vec<Write>) -> Result<Committed, StoreError>;
+    /// What another store holds, to its last bit.
+    fn copy(&self, writes: Vec<Write>) -> Result<Committed, StoreError>;
     /// As a follower: the leader's records. Those that are there already are skipped. The number of
     /// the last one.
     fn apply(&self, records: Vec<LogRecord>) -> Result<u64, StoreError>;
@@ -78,10 +92,25 @@ pub trait Store: Send + Sync + 'static {
     fn log_since(&self, seq: u64, bytes_max: usize) -> Result<Vec<LogRecord>, StoreError>;
     fn search_batch(&self, queries: &[Query]) -> Result<Vec<Vec<Found>>, StoreError>;
     fn get(&self, id: &str) -> Result<Option<(Record, u64)>, StoreError>;
-    /// Live records whose ids are kept, in the order of their ids, after an id. What is written while
-    /// pages are read is in them or not.
+    /// Live records whose ids are kept, after an id. What is written while pages are read is in them or
+    /// not.
     fn scan(&self, after: Option<&str>, max: usize, keep: Keep<'_>) -> Result<Page, StoreError>;
-    fn fingerprint(&self, keep: Keep<'_>) -> Result<Fingerprint, StoreError>;
+    /// Of the records whose ids are kept. Read page by page: the caller keeps writes away.
+    fn fingerprint(&self, keep: Keep<'_>) -> Result<Fingerprint, StoreError> {
+        let mut sum = Fingerprint::default();
+        let mut after: Option<Box<str>> = None;
+        loop {
+            let page = self.scan(after.as_deref(), FINGERPRINT_PAGE_RECORDS, keep)?;
+            for record in &page.records {
+                sum.count += 1;
+                sum.hash = sum.hash.wrapping_add(hash_of(record));
+            }
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return Ok(sum),
+            }
+        }
+    }
     /// The number of the last write; 0 before the first.
     fn seq(&self) -> u64;
     /// Live records.
@@ -91,7 +120,18 @@ pub trait Store: Send + Sync + 'static {
     }
     /// Writes all of it into an empty folder.
     fn snapshot_to(&self, folder: &Path) -> Result<(), StoreError>;
-    fn close(&self);
+}
+
+/// Of the id, the bits of the vector, and the payload.
+fn hash_of(record: &Record) -> u64 {
+    let mut hash = Xxh3::new();
+    hash.update(&(record.id.len() as u64).to_le_bytes());
+    hash.update(record.id.as_bytes());
+    for value in &record.vector {
+        hash.update(&value.to_le_bytes());
+    }
+    hash.update(metadata::of(&record.payload).as_bytes());
+    hash.digest()
 }
 
 /// Where stores come from.

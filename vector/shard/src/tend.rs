@@ -21,24 +21,26 @@ const RETRY_MS: u64 = 100;
 /// How often a leader looks after its set without being woken, in milliseconds.
 const HOUSEKEEPING_MS: u64 = 500;
 
-pub async fn run(shared: Arc<Shared>, replica: Arc<Replica>, stop: CancellationToken) {
+/// Until `stop`, or until the store fails.
+pub async fn run(shared: &Arc<Shared>, replica: &Arc<Replica>, stop: &CancellationToken) {
     let shard = replica.shard;
     let mut views = shared.views.subscribe();
     let mut needs_snapshot = false;
-    while !stop.is_cancelled() {
+    while !stop.is_cancelled() && !replica.is_broken() {
         let view = views.borrow_and_update().clone();
         let leader = view.as_ref().and_then(|view| view.leader(shard).cloned());
         match (view, leader) {
             (Some(view), Some(leader)) if leader.node != replica.me => {
-                let changed = leader_changes(&shared, &replica, &leader);
+                let changed = leader_changes(shared, replica, &leader);
                 let ended = tokio::select! {
                     () = stop.cancelled() => return,
                     () = changed => Ok(()),
-                    ended = turn(&shared, &replica, &view, &leader, needs_snapshot) => ended,
+                    ended = turn(shared, replica, &view, &leader, needs_snapshot) => ended,
                 };
                 match ended {
                     Ok(()) => needs_snapshot = false,
                     Err(error) => {
+                        replica.on_error(&error);
                         needs_snapshot |= error.code() == "shard_log_gone";
                         tracing::debug!(%shard, leader = %leader.node, code = error.code(), %error, "following ended");
                         clock::sleep_ms(RETRY_MS).await;
@@ -46,17 +48,17 @@ pub async fn run(shared: Arc<Shared>, replica: Arc<Replica>, stop: CancellationT
                 }
             }
             (Some(_), None) => {
-                match take(&shared, &replica).await {
-                    Ok(Some(leading)) => hold(&shared, &replica, leading, &stop).await,
+                match take(shared, replica).await {
+                    Ok(Some(leading)) => hold(shared, replica, leading, stop).await,
                     Ok(None) => {}
                     Err(error) => {
                         tracing::debug!(%shard, code = error.code(), %error, "the lead was not taken");
                     }
                 }
-                wait(&mut views, &stop).await;
+                wait(&mut views, stop).await;
             }
             // No table, or a lease of this node's former life: it ends.
-            _ => wait(&mut views, &stop).await,
+            _ => wait(&mut views, stop).await,
         }
     }
 }

@@ -6,7 +6,7 @@ use skerry_vector_shard::{Error, ReadToken};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_dies_and_comes_back() {
-    let cluster = Cluster::start(&["a", "b", "c"], &[&["a", "b", "c"]], 100_000).await;
+    let cluster = Cluster::start(&["a", "b", "c"], &[&["a", "b", "c"]]).await;
     let router = cluster.router();
     let load = Load::start(&router, 2, 60, 2);
     load.more(50).await;
@@ -27,7 +27,7 @@ async fn a_replica_dies_and_comes_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn leaders_die_one_after_the_other() {
-    let cluster = Cluster::start(&["a", "b", "c"], &[&["a", "b", "c"]], 100_000).await;
+    let cluster = Cluster::start(&["a", "b", "c"], &[&["a", "b", "c"]]).await;
     let router = cluster.router();
     let load = Load::start(&router, 3, 60, 2);
     for _ in 0..4 {
@@ -49,7 +49,7 @@ async fn leaders_die_one_after_the_other() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_follower_that_was_away_too_long_takes_a_snapshot() {
-    let cluster = Cluster::start(&["a", "b", "c"], &[&["a", "b", "c"]], 50).await;
+    let cluster = Cluster::start_with(&["a", "b", "c"], &[&["a", "b", "c"]], Some(50)).await;
     let router = cluster.router();
     let leader = cluster.leader(0).unwrap();
     let away = ["a", "b", "c"]
@@ -88,7 +88,7 @@ async fn a_follower_that_was_away_too_long_takes_a_snapshot() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_an_in_sync_replica_nothing_is_acknowledged() {
-    let cluster = Cluster::start(&["a", "b"], &[&["a", "b"]], 1_000).await;
+    let cluster = Cluster::start(&["a", "b"], &[&["a", "b"]]).await;
     let router = cluster.router();
     router
         .write(vec![upsert("x", 1)], 5_000)
@@ -111,7 +111,7 @@ async fn without_an_in_sync_replica_nothing_is_acknowledged() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_coordination_writes_stop_and_searches_go_on() {
-    let cluster = Cluster::start(&["a", "b", "c"], &[&["a", "b", "c"]], 1_000).await;
+    let cluster = Cluster::start(&["a", "b", "c"], &[&["a", "b", "c"]]).await;
     let router = cluster.router();
     let token = router
         .write(vec![upsert("x", 1)], 5_000)
@@ -155,7 +155,7 @@ async fn without_coordination_writes_stop_and_searches_go_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_old_leader_is_refused() {
-    let cluster = Cluster::start(&["a", "b", "c"], &[&["a", "b", "c"]], 1_000).await;
+    let cluster = Cluster::start(&["a", "b", "c"], &[&["a", "b", "c"]]).await;
     let router = cluster.router();
     router
         .write(vec![upsert("x", 1)], 5_000)
@@ -196,7 +196,7 @@ async fn an_old_leader_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_without_a_shard_says_so() {
-    let cluster = Cluster::start(&["a", "b"], &[&["a"], &["b"]], 1_000).await;
+    let cluster = Cluster::start(&["a", "b"], &[&["a"], &["b"]]).await;
     let router = cluster.router();
     let writes = (0..100).map(|at| upsert(&format!("i{at}"), 1)).collect();
     router.write(writes, 5_000).await.unwrap().all().unwrap();

@@ -7,10 +7,11 @@ use skerry_vector_index::{Found, Merge, Metric, Query, Record, Spec, Stored, Wri
 use skerry_vector_shard::coordination::embedded::Embedded;
 use skerry_vector_shard::coordination::{Fence, InSync, Lease, Registration, Views};
 use skerry_vector_shard::memory::MemoryStores;
+use skerry_vector_shard::store::Stores;
 use skerry_vector_shard::wire::grpc::shards_client::ShardsClient;
 use skerry_vector_shard::{
-    Ask, Coordination, CoordinationError, Draft, Handle, NodeId, Options, Router, ShardId,
-    ShardTable, wire::grpc as g,
+    Ask, Collections, Coordination, CoordinationError, Draft, Handle, NodeId, Options, Router,
+    ShardId, ShardTable, wire::grpc as g,
 };
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -104,15 +105,24 @@ struct Running {
 pub struct Cluster {
     dir: TempDir,
     pub coordination: Arc<Cut<Embedded>>,
-    stores: Mutex<BTreeMap<String, Arc<MemoryStores>>>,
+    stores: Mutex<BTreeMap<String, Arc<dyn Stores>>>,
     first: Vec<Vec<NodeId>>,
-    log_max: usize,
+    log_max: Option<usize>,
     running: Mutex<BTreeMap<String, Running>>,
 }
 
 impl Cluster {
-    /// Nodes, the replicas of each shard, and the records that a log keeps.
-    pub async fn start(nodes: &[&str], shards: &[&[&str]], log_max: usize) -> Arc<Self> {
+    /// Nodes with durable collections, and the replicas of each shard.
+    pub async fn start(nodes: &[&str], shards: &[&[&str]]) -> Arc<Self> {
+        Self::start_with(nodes, shards, None).await
+    }
+
+    /// The same, or with stores in memory whose logs keep so many records.
+    pub async fn start_with(
+        nodes: &[&str],
+        shards: &[&[&str]],
+        log_max: Option<usize>,
+    ) -> Arc<Self> {
         let first = shards
             .iter()
             .map(|names| names.iter().map(|name| node(name)).collect());
@@ -136,11 +146,20 @@ impl Cluster {
     }
 
     pub async fn up(&self, name: &str) {
+        let made = || -> Arc<dyn Stores> {
+            match self.log_max {
+                Some(log_max) => Arc::new(MemoryStores::new(spec(), log_max)),
+                None => Arc::new(Collections {
+                    spec: spec(),
+                    options: Default::default(),
+                }),
+            }
+        };
         let stores = Arc::clone(
             self.stores
                 .lock()
                 .entry(name.to_owned())
-                .or_insert_with(|| Arc::new(MemoryStores::new(spec(), self.log_max))),
+                .or_insert_with(made),
         );
         let coordination = Arc::clone(&self.coordination) as Arc<dyn Coordination>;
         let mut options = Options::new(node(name), self.dir_of(name), coordination, stores);

@@ -39,7 +39,7 @@ async fn swept(cluster: &Cluster, router: &Router) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn splits_and_moves_under_load_lose_nothing() {
-    let cluster = Cluster::start(&["a", "b", "c"], &[&["a", "b", "c"]], 100_000).await;
+    let cluster = Cluster::start(&["a", "b", "c"], &[&["a", "b", "c"]]).await;
     let router = cluster.router();
     let load = Load::start(&router, 3, 150, 3);
     load.more(50).await;
@@ -79,7 +79,7 @@ async fn splits_and_moves_under_load_lose_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_split_outlives_the_death_of_either_leader() {
-    let cluster = Cluster::start(&["a", "b", "c"], &[&["a", "b", "c"]], 100_000).await;
+    let cluster = Cluster::start(&["a", "b", "c"], &[&["a", "b", "c"]]).await;
     let router = cluster.router();
     let load = Load::start(&router, 3, 300, 2);
     load.more(80).await;
@@ -114,7 +114,7 @@ async fn a_split_outlives_the_death_of_either_leader() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_migration_that_is_given_up_leaves_nothing() {
-    let cluster = Cluster::start(&["a", "b", "c"], &[&["a", "b"], &["a", "b"]], 100_000).await;
+    let cluster = Cluster::start(&["a", "b", "c"], &[&["a", "b"], &["a", "b"]]).await;
     let router = cluster.router();
     let load = Load::start(&router, 2, 200, 2);
     load.more(40).await;
@@ -169,7 +169,7 @@ async fn a_migration_that_is_given_up_leaves_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_router_with_an_old_table_finds_its_way() {
-    let cluster = Cluster::start(&["a", "b"], &[&["a", "b"]], 100_000).await;
+    let cluster = Cluster::start(&["a", "b"], &[&["a", "b"]]).await;
     let router = cluster.router();
     let model: Model = (0..300).map(|at| (format!("i{at}"), 1)).collect();
     let writes = model.keys().map(|id| upsert(id, 1)).collect();

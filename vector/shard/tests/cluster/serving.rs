@@ -8,12 +8,7 @@ use skerry_vector_shard::{Ask, ShardId, SlotSet, slot_of};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_writer_reads_its_writes_on_every_replica() {
-    let cluster = Cluster::start(
-        &["a", "b", "c"],
-        &[&["a", "b", "c"], &["b", "c", "a"]],
-        1_000,
-    )
-    .await;
+    let cluster = Cluster::start(&["a", "b", "c"], &[&["a", "b", "c"], &["b", "c", "a"]]).await;
     let router = cluster.router();
     let model: Model = (0..400).map(|at| (format!("i{at}"), 1)).collect();
     let writes = model.keys().map(|id| upsert(id, 1)).collect();
@@ -81,7 +76,7 @@ async fn a_writer_reads_its_writes_on_every_replica() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_shard_refuses_has_a_code() {
-    let cluster = Cluster::start(&["a", "b"], &[&["a", "b"], &["a", "b"]], 1_000).await;
+    let cluster = Cluster::start(&["a", "b"], &[&["a", "b"], &["a", "b"]]).await;
     let router = cluster.router();
     let table = cluster.table().await;
     let id = |shard: u32| {

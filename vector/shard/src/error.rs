@@ -87,6 +87,44 @@ pub enum Error {
     Absent(String),
 }
 
+/// Every code of this crate; its page is `docs/errors/CODE.md`.
+pub const CODES: &[&str] = &[
+    "coordination_corrupt",
+    "coordination_unavailable",
+    "shard_absent",
+    "shard_behind",
+    "shard_conflict",
+    "shard_corrupt",
+    "shard_deadline",
+    "shard_epoch",
+    "shard_fenced",
+    "shard_io",
+    "shard_lease_lost",
+    "shard_lease_taken",
+    "shard_listen",
+    "shard_log_gap",
+    "shard_log_gone",
+    "shard_migration_busy",
+    "shard_migration_unknown",
+    "shard_no_in_sync_replica",
+    "shard_no_table",
+    "shard_node",
+    "shard_not_here",
+    "shard_not_leader",
+    "shard_overloaded",
+    "shard_peer",
+    "shard_replicas",
+    "shard_request",
+    "shard_slot_not_owned",
+    "shard_slots",
+    "shard_starting",
+    "shard_table",
+    "shard_unknown",
+    "shard_unreachable",
+    "shard_worker",
+    "shard_write_unconfirmed",
+];
+
 impl Error {
     /// The stable code that logs and refusals carry.
     #[must_use]
@@ -226,4 +264,89 @@ fn never_connected(status: &Status) -> bool {
         cause = error.source();
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_has_a_page_and_a_place_in_the_list() {
+        for code in CODES {
+            let path = format!("../../docs/errors/{code}.md");
+            let page = std::fs::read_to_string(&path).expect(&path);
+            assert!(
+                page.starts_with(&format!("# {code}\n")) && page.len() > 80,
+                "{path}"
+            );
+        }
+        let source = [
+            include_str!("error.rs"),
+            include_str!("table.rs"),
+            include_str!("store.rs"),
+            include_str!("coordination.rs"),
+        ];
+        let texts = source
+            .iter()
+            .flat_map(|text| text.split('"').skip(1).step_by(2));
+        let ours = |text: &&str| {
+            let begins = text.starts_with("shard_") || text.starts_with("coordination_");
+            begins
+                && text
+                    .bytes()
+                    .all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+        };
+        for code in texts.filter(ours) {
+            assert!(CODES.contains(&code), "{code} is not in the list");
+        }
+    }
+
+    #[test]
+    fn an_error_crosses_the_wire_with_what_a_caller_needs() {
+        let shard = ShardId(3);
+        let cases = [
+            (Error::NotLeader(shard), "shard_not_leader", true, false),
+            (Error::Epoch { epoch: 9 }, "shard_epoch", true, false),
+            (
+                Error::Unconfirmed {
+                    shard,
+                    reason: "late",
+                },
+                "shard_write_unconfirmed",
+                false,
+                false,
+            ),
+            (Error::Request("x".into()), "shard_request", false, true),
+            (
+                Error::Invalid(IndexError::QueryZeroNorm),
+                "vector_query_zero_norm",
+                false,
+                true,
+            ),
+            (Error::Store(StoreError::Full), "vector_full", true, false),
+            (
+                Error::Store(StoreError::Failed {
+                    code: "vector_io",
+                    reason: "disk".into(),
+                }),
+                "vector_io",
+                false,
+                false,
+            ),
+        ];
+        for (error, code, safe, callers) in cases {
+            let there = Error::from(error.status(9));
+            assert_eq!(
+                (there.code(), there.is_safe(), there.is_callers()),
+                (code, safe, callers)
+            );
+            assert_eq!(
+                (error.code(), error.is_safe(), error.is_callers()),
+                (code, safe, callers)
+            );
+            assert!(matches!(there, Error::Refused { epoch: 9, .. }));
+        }
+        let own = Error::from(Status::unavailable("reset"));
+        assert_eq!((own.code(), own.is_safe()), ("shard_unreachable", false));
+    }
 }

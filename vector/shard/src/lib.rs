@@ -14,6 +14,7 @@
     clippy::indexing_slicing
 )]
 
+pub mod admin;
 mod clock;
 mod collection;
 pub mod coordination;
@@ -37,6 +38,7 @@ mod tend;
 mod terms;
 pub mod wire;
 
+pub use admin::Admin;
 pub use collection::Collections;
 pub use coordination::{Coordination, CoordinationError, View};
 pub use error::Error;

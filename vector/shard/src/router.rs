@@ -254,6 +254,16 @@ fn later_epoch(error: &Error, known: u64) -> Option<u64> {
     }
 }
 
+/// Whether a node does not have the replica, or is not there at all: to go on to another costs nobody
+/// anything, so no budget is spent on it.
+fn is_absent(error: &Error) -> bool {
+    match error {
+        Error::Unreachable(_) | Error::Absent(_) => true,
+        Error::Refused { code, .. } => code == "shard_starting" || code == "shard_not_here",
+        _ => false,
+    }
+}
+
 fn merge(
     queries: &[Query],
     view: &View,
@@ -501,7 +511,7 @@ impl Inner {
                     if later || error.is_callers() {
                         return Err(error);
                     }
-                    let absent = matches!(error, Error::Unreachable(_) | Error::Absent(_));
+                    let absent = is_absent(&error);
                     match next.next() {
                         Some(node) if absent || self.may_retry() => running.push(attempt(node)),
                         _ if running.is_empty() => return Err(error),

@@ -40,7 +40,8 @@ pub type Out<T> = ReceiverStream<Result<T, Status>>;
 
 type Sender<T> = mpsc::Sender<Result<T, Status>>;
 
-fn place(shared: &Shared) -> Result<OwnedSemaphorePermit, Error> {
+/// A place among the streams.
+pub fn place(shared: &Shared) -> Result<OwnedSemaphorePermit, Error> {
     let place = Arc::clone(&shared.streams).try_acquire_owned();
     place.map_err(|_| Error::Overloaded("streams"))
 }

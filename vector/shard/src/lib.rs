@@ -41,7 +41,7 @@ pub mod wire;
 pub use admin::Admin;
 pub use collection::Collections;
 pub use coordination::{Coordination, CoordinationError, View};
-pub use error::Error;
+pub use error::{CODES, Error};
 pub use node::{Handle, Limits, Node, Options, Tls};
 pub use peers::{Client, Peers};
 pub use router::{Ask, Counts, Failure, ReadToken, Router, Searched, Written};

@@ -133,7 +133,7 @@ impl Options {
             peers: Peers::new(self.tls.as_ref().map(|tls| tls.client.clone())),
             views: watch::Sender::new(view),
             replicas: RwLock::default(),
-            searches: Semaphore::new(self.limits.searches_running_max),
+            searches: Arc::new(Semaphore::new(self.limits.searches_running_max)),
             search_places: Semaphore::new(
                 self.limits.searches_running_max + self.limits.searches_waiting_max,
             ),
@@ -156,7 +156,7 @@ pub struct Shared {
     pub peers: Peers,
     pub views: watch::Sender<Option<Arc<View>>>,
     pub replicas: RwLock<BTreeMap<ShardId, Arc<Replica>>>,
-    pub searches: Semaphore,
+    pub searches: Arc<Semaphore>,
     pub search_places: Semaphore,
     pub writes: Semaphore,
     pub streams: Arc<Semaphore>,

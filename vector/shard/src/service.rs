@@ -149,14 +149,19 @@ impl Service {
             .readable(request.shard, epoch, request.min_seq, budget)
             .await?;
         let left_ms = u64::from(budget.left_ms(clock::now()));
-        let turn = clock::within(left_ms, self.0.searches.acquire()).await;
-        let _turn = turn.ok_or(Error::Deadline)?;
+        let turn = Arc::clone(&self.0.searches).acquire_owned();
+        let turn = clock::within(left_ms, turn).await.ok_or(Error::Deadline)?;
         if budget.spent(clock::now()) {
             return Err(Error::Deadline);
         }
         let began = clock::now();
         let (shard, seq) = (entry.id, replica.seq());
-        let lists = blocking(move || search_own(&replica, &entry.slots, &queries)).await?;
+        // A caller that goes away does not make room before its search has ended.
+        let lists = blocking(move || {
+            let _turn = turn;
+            search_own(&replica, &entry.slots, &queries)
+        })
+        .await?;
         self.still(shard, epoch)?;
         let seconds = clock::now().since_us(began) as f64 / 1e6;
         metrics::histogram!("skerry_vector_search_seconds").record(seconds);
@@ -260,7 +265,9 @@ impl Service {
         let ranges = ranges.collect::<Option<Vec<_>>>();
         let slots = ranges.and_then(|ranges| SlotSet::try_from(ranges).ok());
         let slots = slots.ok_or_else(|| Error::Request("slots that are none".to_owned()))?;
+        let place = feed::place(&self.0)?;
         blocking(move || {
+            let _place = place;
             let store = replica.store();
             let seq = store.seq();
             let keep = |id: &str| slots.contains(slot_of(id));

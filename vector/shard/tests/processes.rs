@@ -466,6 +466,26 @@ async fn scenario() {
     cluster.etcd = None;
     let ((), recall, took) = phase("etcd killed", &world, &router, async {}).await;
     note(recall, took);
+    let write = vec![record(0, &world.vectors[0])];
+    let written = router.write(write, 2_000).await.unwrap();
+    let code = written
+        .failed
+        .first()
+        .map(|failure| failure.error.code().to_owned());
+    assert_eq!(
+        code.as_deref(),
+        Some("shard_lease_lost"),
+        "writes stop with a typed error"
+    );
+    cluster.kill(replica);
+    let ready = cluster.start(replica);
+    let back = async {
+        tokio::task::spawn_blocking(|| ready.join().unwrap())
+            .await
+            .unwrap();
+    };
+    let ((), recall, took) = phase("replica without etcd", &world, &router, back).await;
+    note(recall, took);
     cluster.start_etcd();
     let writes_again = async {
         until("writes go on", async || {

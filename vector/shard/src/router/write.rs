@@ -44,6 +44,9 @@ impl Written {
     }
 }
 
+/// With less time than this a write is not sent again, in milliseconds.
+const LEFT_MS_MIN: u32 = 100;
+
 type Sent = (ShardId, Vec<(u64, u64)>, Option<(Error, Vec<Write>)>);
 
 impl Router {
@@ -78,7 +81,10 @@ impl Router {
                     continue;
                 };
                 let later = later_epoch(&error, view.table.epoch());
-                if !error.is_safe() || error.is_callers() || budget.spent(clock::now()) {
+                // One more attempt in the last moments would end in doubt, where this error says that
+                // nothing was done.
+                let late = budget.left_ms(clock::now()) < LEFT_MS_MIN;
+                if !error.is_safe() || error.is_callers() || late {
                     written.failed.push(Failure {
                         shard,
                         error,

@@ -43,7 +43,9 @@ pub fn run(quick: bool) -> anyhow::Result<()> {
     scenarios.env("SKERRY_BIN", target().join("release/skerry"));
     step("scenarios with real processes", &mut scenarios)?;
     if quick {
-        eprintln!("== left out by --quick: optional features, dependency checks, fuzzing");
+        eprintln!(
+            "== left out by --quick: optional features (etcd among them), dependency checks, fuzzing"
+        );
         return Ok(());
     }
     // By itself: the whole selection with one more feature would compile wasmtime again.
@@ -55,6 +57,21 @@ pub fn run(quick: bool) -> anyhow::Result<()> {
         "parquet",
     ];
     step("feature parquet", &mut with_worker(&[&imports, &parquet]))?;
+    shards()?;
     tools::deny()?;
     tools::fuzz(60)
+}
+
+/// Coordination by a real etcd, and shard processes that are killed.
+fn shards() -> anyhow::Result<()> {
+    if !tools::etcd() {
+        eprintln!("== shards with etcd were NOT tested");
+        return Ok(());
+    }
+    let all = ["test", "--release", "--package", "skerry-vector-shard"];
+    let etcd = ["--features", "etcd"];
+    step(
+        "shards with etcd",
+        &mut cargo(&[all.as_slice(), &etcd].concat()),
+    )
 }

@@ -1,4 +1,4 @@
-//! Tools that are installed once into the cache folder: cargo-deny, cargo-fuzz.
+//! Tools that are installed once: cargo-deny and cargo-fuzz into the cache folder, etcd by the system.
 
 use crate::cargo::{cache, cargo, root, step, succeeds};
 use std::path::PathBuf;
@@ -51,6 +51,21 @@ pub fn deny() -> anyhow::Result<()> {
     }
     eprintln!("== advisories were NOT checked: their database cannot be fetched from here");
     Ok(())
+}
+
+/// Whether etcd and `protoc` are here; where they can be installed (Debian, as root), they are.
+pub fn etcd() -> bool {
+    let has = |name: &str| succeeds(Command::new(name).arg("--version"));
+    if !(has("etcd") && has("protoc")) {
+        let install = ["install", "--yes", "etcd-server", "protobuf-compiler"];
+        let installed = succeeds(Command::new("apt-get").args(["update", "--quiet"]))
+            && succeeds(Command::new("apt-get").args(install));
+        if !installed || !(has("etcd") && has("protoc")) {
+            eprintln!("== etcd is missing: apt-get install etcd-server protobuf-compiler");
+            return false;
+        }
+    }
+    true
 }
 
 /// Runs every target of `fuzz/` for its share of `seconds`.

@@ -7,7 +7,8 @@ use anyhow::bail;
 use clap::Subcommand;
 use serde_json::json;
 use skerry_vector_shard::admin::{Admin, Overview};
-use skerry_vector_shard::{NodeId, ShardId, SlotSet};
+use skerry_vector_shard::{NodeId, ShardId, SlotSet, Tls};
+use std::path::Path;
 use std::time::Duration;
 
 /// How often progress is looked at, in milliseconds.
@@ -28,6 +29,9 @@ pub struct Args {
     /// Any node of the cluster.
     #[arg(long, global = true, value_name = "HOST:PORT")]
     node: Option<String>,
+    /// Folder made by `skerry keys new`, where nodes speak TLS.
+    #[arg(long, global = true, value_name = "DIR")]
+    keys: Option<String>,
     #[arg(long, global = true)]
     json: bool,
 }
@@ -67,7 +71,9 @@ pub fn run(args: &Args, settings: &Settings) -> anyhow::Result<()> {
     if !node.contains(':') {
         return Err(usage(format!("{node:?} is no HOST:PORT of a node")));
     }
-    let admin = Admin::new(node, None);
+    let keys = settings.maybe("node.keys", args.keys.clone());
+    let tls = keys.map(|dir| Tls::read(Path::new(&dir))).transpose()?;
+    let admin = Admin::new(node, tls.map(|tls| tls.client));
     block_on(async {
         let (begun, no_wait) = match &args.command {
             ShardCommand::List => return list(&admin.overview().await?, args.json),

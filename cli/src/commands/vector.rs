@@ -8,7 +8,7 @@ use clap::Subcommand;
 use serde_json::json;
 use skerry_vector_index::{Metric, Spec, Stored, store};
 use skerry_vector_shard::coordination::embedded::Embedded;
-use skerry_vector_shard::{Collections, Coordination, NodeId, Options};
+use skerry_vector_shard::{Collections, Coordination, NodeId, Options, Tls};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -20,7 +20,7 @@ use std::sync::Arc;
     after_help = "Examples:
   skerry vector --dir vectors/ --dim 64                    one node, one shard
   skerry vector --dir n1/ --node-id n1 --listen 127.0.0.1:7701 --etcd 127.0.0.1:2379 \\
-      --shards 4 --nodes n1,n2,n3 --dim 64                 one of three nodes, each with 4 replicas
+      --shards 4 --nodes n1,n2,n3 --dim 64                 one of three nodes, with 4 replicas each
   skerry vector verify n1/                                 check every file of a node that is down"
 )]
 pub struct Args {
@@ -32,6 +32,9 @@ pub struct Args {
     /// gRPC for routers and other nodes.
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
+    /// Folder made by `skerry keys new`: nodes then speak TLS, which they must beyond one machine.
+    #[arg(long, value_name = "DIR")]
+    keys: Option<String>,
     /// Where others reach this node; without it the address that it listens on.
     #[arg(long, value_name = "HOST:PORT")]
     advertise: Option<String>,
@@ -87,6 +90,8 @@ pub fn run(args: Args, settings: &Settings) -> anyhow::Result<ExitCode> {
     let collection = settings.text("vector.collection", args.collection)?;
     let region = settings.text("node.region", None)?;
     let shards = settings.parsed("vector.shards", args.shards)?;
+    let keys = settings.maybe("node.keys", args.keys);
+    let tls = keys.map(|dir| Tls::read(Path::new(&dir))).transpose()?;
     let nodes = list(settings.maybe("vector.nodes", args.nodes));
     let nodes: Result<Vec<NodeId>, _> = nodes.iter().map(|name| name.parse()).collect();
     let mut nodes = nodes.map_err(|error| usage(format!("{error}")))?;
@@ -104,6 +109,7 @@ pub fn run(args: Args, settings: &Settings) -> anyhow::Result<ExitCode> {
         });
         let mut options = Options::new(id, dir.clone(), coordination, stores);
         options.listen = listen;
+        options.tls = tls;
         options.advertise = settings.maybe("vector.advertise", args.advertise);
         options.first = Some(vec![nodes; shards]);
         options.lease_ms = settings.parsed("vector.lease_ms", None)?;

@@ -47,6 +47,8 @@ pub async fn follow(
     mut client: Client,
 ) -> Result<(), Error> {
     let (acks, outgoing) = mpsc::channel(ACKS_MAX);
+    // What the last leader sent is applied or never will be: only then is it known where the log ends.
+    drop(replica.turn().await);
     let store = replica.store();
     let seq = store.seq();
     let open = g::FollowOpen {
@@ -83,7 +85,9 @@ pub async fn follow(
         let records = reply.records.into_iter().map(log_record_in);
         let records = records.collect::<Result<Vec<_>, _>>()?;
         let (mine, store) = (Arc::clone(replica), Arc::clone(&store));
+        let turn = replica.turn().await;
         let seq = blocking(move || {
+            let _turn = turn;
             if let Some(terms) = terms {
                 mine.set_terms(terms)?;
             }
@@ -142,7 +146,9 @@ pub async fn snapshot(
         if ends {
             let terms = terms.unwrap_or_default();
             let mine = Arc::clone(replica);
+            let turn = replica.turn().await;
             return blocking(move || {
+                let _turn = turn;
                 mine.replace(&folder, terms)?;
                 crate::files::remove_dir(&folder).map_err(Error::io(&folder))
             })

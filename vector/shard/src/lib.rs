@@ -36,14 +36,16 @@ pub mod store;
 pub mod table;
 mod tend;
 mod terms;
+pub mod tls;
 pub mod wire;
 
 pub use admin::Admin;
 pub use collection::Collections;
 pub use coordination::{Coordination, CoordinationError, View};
 pub use error::{CODES, Error};
-pub use node::{Handle, Limits, Node, Options, Tls};
+pub use node::{Handle, Limits, Node, Options};
 pub use peers::{Client, Peers};
 pub use router::{Ask, Counts, Failure, ReadToken, Router, Searched, Written};
 pub use slots::{SlotSet, slot_of};
 pub use table::{Draft, Migration, NodeId, Shard, ShardId, ShardTable, TableError};
+pub use tls::Tls;

@@ -14,6 +14,7 @@ use crate::service;
 use crate::store::Stores;
 use crate::table::{Draft, NodeId, ShardId, ShardTable};
 use crate::tend;
+use crate::tls::Tls;
 use parking_lot::RwLock;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -23,7 +24,6 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{ClientTlsConfig, ServerTlsConfig};
 
 const VIEW: &str = "VIEW";
 /// How long after a failure it is tried again, in milliseconds.
@@ -54,13 +54,6 @@ impl Default for Limits {
             drain_ms: 5_000,
         }
     }
-}
-
-/// Certificates of both directions, where nodes are not on one machine.
-#[derive(Clone)]
-pub struct Tls {
-    pub server: ServerTlsConfig,
-    pub client: ClientTlsConfig,
 }
 
 /// A node before it runs.

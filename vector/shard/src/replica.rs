@@ -40,6 +40,9 @@ pub struct Replica {
     /// The greatest token that was heard of.
     token: AtomicU64,
     caught_up: AtomicBool,
+    /// Held while a leader's records are applied, to the end of the work even where nobody waits for
+    /// it any more: what comes next begins behind it.
+    applying: Arc<tokio::sync::Mutex<()>>,
     /// The store does nothing more: it must be opened again.
     broken: AtomicBool,
     leading: RwLock<Option<Arc<Leading>>>,
@@ -92,6 +95,7 @@ impl Replica {
             token: AtomicU64::new(terms.last_token()),
             terms: Mutex::new(terms),
             open: RwLock::new(open),
+            applying: Arc::default(),
             broken: AtomicBool::new(false),
             leading: RwLock::new(None),
             head: watch::Sender::new(seq),
@@ -116,6 +120,11 @@ impl Replica {
             *held = terms;
         }
         Ok(())
+    }
+
+    /// Waits until nothing that an earlier leader sent is still being applied.
+    pub async fn turn(&self) -> tokio::sync::OwnedMutexGuard<()> {
+        Arc::clone(&self.applying).lock_owned().await
     }
 
     #[must_use]

@@ -15,6 +15,7 @@ use crate::peers::MESSAGE_BYTES_MAX;
 use crate::replica::{Replica, blocking};
 use crate::slots::{SlotSet, slot_of};
 use crate::table::{NodeId, Shard, ShardId};
+use crate::tls;
 use crate::wire::{self, grpc as g};
 use g::shards_server::{Shards, ShardsServer};
 use skerry_types::Budget;
@@ -22,6 +23,7 @@ use skerry_vector_index::{Found, Query, RESULTS_MAX};
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -51,11 +53,16 @@ pub async fn serve(
     if let Some(tls) = &shared.options.tls {
         server = server.tls_config(tls.server.clone()).map_err(failed)?;
     }
-    server
-        .add_service(service)
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), drain)
-        .await
-        .map_err(failed)
+    let incoming = TcpListenerStream::new(listener);
+    let served = if shared.options.tls.is_some() {
+        let checked = InterceptedService::new(service, tls::check_peer);
+        let server = server.add_service(checked);
+        server.serve_with_incoming_shutdown(incoming, drain).await
+    } else {
+        let server = server.add_service(service);
+        server.serve_with_incoming_shutdown(incoming, drain).await
+    };
+    served.map_err(failed)
 }
 
 struct Service(Arc<Shared>);

@@ -151,11 +151,14 @@ async fn take(shared: &Arc<Shared>, replica: &Arc<Replica>) -> Result<Option<Arc
 }
 
 async fn begin_term(replica: &Arc<Replica>, lease: &Lease) -> Result<u64, Error> {
-    let (replica, token) = (Arc::clone(replica), lease.token);
+    let (turn, token) = (replica.turn().await, lease.token);
+    let replica = Arc::clone(replica);
     blocking(move || {
+        let _turn = turn;
         let seq = replica.store().seq();
         replica.set_terms(replica.terms().begin(token, seq))?;
         replica.on_head(seq);
+        replica.set_caught_up(true);
         Ok(seq)
     })
     .await
@@ -188,12 +191,11 @@ async fn hold(
     replica.set_leading(None);
     ended.cancel();
     let _ = mover.await;
-    if !leading.lease.is_lost() {
-        // What is in flight is acknowledged before another can lead.
-        let gate = Arc::clone(&leading.gate);
-        let _ = clock::within(shared.options.limits.drain_ms / 2, gate.write_owned()).await;
-    }
+    // What is in flight ends before another leads, or before this replica follows: a write that
+    // landed later would send its log another way unseen.
+    let shut = Arc::clone(&leading.gate).write_owned().await;
     leading.lease.release();
+    drop(shut);
     tracing::info!(shard = %replica.shard, token = leading.lease.token, "no longer leading");
 }
 

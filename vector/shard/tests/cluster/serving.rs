@@ -191,3 +191,69 @@ async fn what_a_shard_refuses_has_a_code() {
     assert_eq!(error.code(), "vector_query_dim");
     assert_eq!(router.counts().retries, 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn between_machines_only_shard_nodes_are_heard() {
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
+    use skerry_vector_shard::coordination::embedded::Embedded;
+    use skerry_vector_shard::memory::MemoryStores;
+    use skerry_vector_shard::{Admin, Options, Tls, tls};
+    let dir = tempfile::tempdir().unwrap();
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let folder = |role: &str| {
+        let folder = dir.path().join(role);
+        std::fs::create_dir(&folder).unwrap();
+        let mut params = CertificateParams::default();
+        let uri = format!("skerry://local/{role}/x");
+        params.subject_alt_names = vec![
+            SanType::URI(uri.as_str().try_into().unwrap()),
+            SanType::DnsName(tls::SERVER_NAME.try_into().unwrap()),
+        ];
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &ca).unwrap();
+        std::fs::write(folder.join("ca.crt"), ca.pem()).unwrap();
+        std::fs::write(folder.join("vector.crt"), certificate.pem()).unwrap();
+        std::fs::write(folder.join("vector.key"), key.serialize_pem()).unwrap();
+        Tls::read(&folder).unwrap()
+    };
+    let (ours, other) = (folder("vector"), folder("pop"));
+    let stores = std::sync::Arc::new(MemoryStores::new(spec(), 100));
+    let options = || {
+        let coordination = std::sync::Arc::new(Embedded::default());
+        Options::new(
+            node("a"),
+            dir.path().join("a"),
+            coordination,
+            stores.clone(),
+        )
+    };
+    let mut open = options();
+    open.listen = "0.0.0.0:0".parse().unwrap();
+    let error = open.build().await.err().unwrap();
+    assert_eq!(
+        error.code(),
+        "shard_listen",
+        "beyond this machine not without keys"
+    );
+
+    let mut options = options();
+    options.tls = Some(ours.clone());
+    let built = options.build().await.unwrap();
+    let addr = built.handle().addr().to_string();
+    let handle = built.handle();
+    let stop = tokio_util::sync::CancellationToken::new();
+    let running = tokio::spawn(built.run(stop.clone().cancelled_owned()));
+    handle.ready().await;
+    let admin = |tls: Option<&Tls>| Admin::new(&addr, tls.map(|tls| tls.client.clone()));
+    assert_eq!(admin(Some(&ours)).overview().await.unwrap().shards.len(), 1);
+    let refused = admin(Some(&other)).overview().await.unwrap_err();
+    assert!(
+        refused.to_string().contains("not for shard nodes"),
+        "{refused}"
+    );
+    assert!(admin(None).overview().await.is_err(), "not without TLS");
+    stop.cancel();
+    running.await.unwrap().unwrap();
+}

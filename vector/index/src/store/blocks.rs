@@ -59,7 +59,9 @@ impl Blocks {
         let end = at.checked_add(length).filter(|end| *end <= self.end);
         let end = end.filter(|_| at >= self.begin);
         let (Some(end), Some(bytes)) = (end, end.and_then(|end| self.map.get(at..end))) else {
-            return Err(bad(format!("section {section} has no {length} bytes there")));
+            return Err(bad(format!(
+                "section {section} has no {length} bytes there"
+            )));
         };
         if length > 0 {
             let first = (at - self.begin) / BLOCK_BYTES;

@@ -65,7 +65,9 @@ impl Source {
             Self::Sealed(one) => one.segment.vector(row, from),
             Self::Recent(one) => {
                 let row = one.rows.get(row);
-                Ok(row.map(|row| row.record.vector.as_slice()).unwrap_or_default())
+                Ok(row
+                    .map(|row| row.record.vector.as_slice())
+                    .unwrap_or_default())
             }
         }
     }
@@ -126,7 +128,10 @@ pub fn build(
     files::finish(&temporary, &path)?;
     Ok(Some(Built {
         segment: Arc::new(Sealed::open(&path, spec)?),
-        origin: rows.iter().map(|(_, source, row)| (*source, *row)).collect(),
+        origin: rows
+            .iter()
+            .map(|(_, source, row)| (*source, *row))
+            .collect(),
     }))
 }
 
@@ -189,7 +194,7 @@ fn write(
         out.write(&row.to_le_bytes())?;
     }
     drop(table);
-    let mut index = IndexBuilder::default();
+    let mut index = IndexBuilder::new();
     out.section(layout::PAYLOADS)?;
     for (at, (_, source, row)) in (0u32..).zip(each()) {
         let bytes = match source {
@@ -296,7 +301,9 @@ impl Writer {
         while !bytes.is_empty() {
             let room = BLOCK_BYTES - (self.at - HEADER_BYTES) % BLOCK_BYTES;
             let (head, rest) = bytes.split_at(room.min(bytes.len()));
-            self.out.write_all(head).map_err(StoreError::io(&self.path))?;
+            self.out
+                .write_all(head)
+                .map_err(StoreError::io(&self.path))?;
             self.crc = crc32c::crc32c_append(self.crc, head);
             self.at += head.len();
             if head.len() == room {

@@ -152,7 +152,10 @@ pub fn decode_payload(bytes: &[u8]) -> Decoded<Attributes> {
     while !bytes.0.is_empty() {
         let length = bytes.u32()? as usize;
         let field = bytes.text(length)?;
-        if payload.last_key_value().is_some_and(|(last, _)| **last >= *field) {
+        if payload
+            .last_key_value()
+            .is_some_and(|(last, _)| **last >= *field)
+        {
             return Err("the fields of a payload do not ascend");
         }
         let value = value(&mut bytes, false)?;

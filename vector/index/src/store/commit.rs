@@ -9,7 +9,7 @@ use super::error::StoreError;
 use super::log::Log;
 use super::memory::{Memory, Places};
 use super::shared::Shared;
-use super::{BATCH_BYTES_MAX, Committed, LogRecord, codec, score};
+use super::{BATCH_BYTES_MAX, Committed, LogRecord, SEQ_MAX, codec, score};
 use crate::{BATCH_MAX, ID_BYTES_MAX, IndexError, Spec, Write};
 use parking_lot::{Condvar, Mutex};
 use std::collections::{HashSet, VecDeque};
@@ -143,6 +143,12 @@ pub fn check_records(spec: &Spec, records: Vec<LogRecord>) -> Result<Option<Batc
     let Some(first) = records.first().map(|record| record.seq) else {
         return Ok(None);
     };
+    if first > SEQ_MAX - records.len() as u64 {
+        return Err(StoreError::Gap {
+            last: 0,
+            got: first,
+        });
+    }
     let mut writes = Vec::with_capacity(records.len());
     for (place, record) in (first..).zip(records) {
         if record.seq != place || place == 0 {
@@ -198,8 +204,19 @@ fn encode(writes: Vec<Write>, first: Option<u64>) -> Result<Batch, StoreError> {
     })
 }
 
+/// Lets go of all who wait, should the thread end before its time.
+struct Release<'a>(&'a Queue);
+
+impl Drop for Release<'_> {
+    fn drop(&mut self) {
+        self.0.close();
+        self.0.waiting.lock().jobs.clear();
+    }
+}
+
 /// Takes groups until the queue is closed and empty.
 pub fn run(shared: &Shared) {
+    let _release = Release(&shared.queue);
     while let Some(group) = shared.queue.take() {
         match wait_for_room(shared) {
             Ok(()) => commit(shared, group),
@@ -214,7 +231,9 @@ fn wait_for_room(shared: &Shared) -> Result<(), StoreError> {
         return Ok(());
     }
     let mut bell = shared.bell.lock();
-    while shared.memory.view.load().frozen().len() > shared.options.frozen_max && !shared.is_stopping() {
+    while shared.memory.view.load().frozen().len() > shared.options.frozen_max
+        && !shared.is_stopping()
+    {
         if let Some(error) = shared.faults.lock().sealing.clone() {
             return Err(error);
         }
@@ -300,8 +319,9 @@ fn accept(
     }
     let view = shared.memory.view.load();
     let news = batch.writes.iter().skip(repeats);
-    let places: Result<Vec<Places>, StoreError> =
-        news.map(|write| Memory::places(&view, id_of(write))).collect();
+    let places: Result<Vec<Places>, StoreError> = news
+        .map(|write| Memory::places(&view, id_of(write)))
+        .collect();
     Ok((repeats, places?))
 }
 

@@ -78,7 +78,12 @@ impl Dead {
     }
 
     /// Writes them beside their segment.
-    pub fn write(dir: &Path, dead: &RoaringBitmap, segment: u64, seq: u64) -> Result<(), StoreError> {
+    pub fn write(
+        dir: &Path,
+        dead: &RoaringBitmap,
+        segment: u64,
+        seq: u64,
+    ) -> Result<(), StoreError> {
         let path = dir.join(files::dead_name(segment, seq));
         files::write_whole(&path, &Self::encode(dead, segment, seq))
     }

@@ -9,10 +9,13 @@ use skerry_types::filter::TREE_DEPTH_MAX;
 use skerry_types::{Attributes, Filter};
 
 /// Collects the payloads of a segment that is built, in the order of the rows.
-#[derive(Default)]
-pub struct IndexBuilder;
+pub struct IndexBuilder {}
 
 impl IndexBuilder {
+    pub fn new() -> Self {
+        Self {}
+    }
+
     pub fn add(&mut self, _row: u32, _payload: &Attributes) {}
 
     /// The bytes of section `payload index`; none are no section.

@@ -70,7 +70,9 @@ pub struct Layout {
 
 impl Layout {
     pub fn blocks(&self) -> usize {
-        self.body_end.saturating_sub(HEADER_BYTES).div_ceil(BLOCK_BYTES)
+        self.body_end
+            .saturating_sub(HEADER_BYTES)
+            .div_ceil(BLOCK_BYTES)
     }
 
     pub fn file_bytes(&self) -> usize {
@@ -176,7 +178,12 @@ impl Layout {
         }
         let mut end = HEADER_BYTES;
         for section in &self.sections {
-            let again = self.sections.iter().filter(|one| one.kind == section.kind).count() > 1;
+            let again = self
+                .sections
+                .iter()
+                .filter(|one| one.kind == section.kind)
+                .count()
+                > 1;
             let next = section.at.checked_add(section.bytes);
             let next = next.filter(|next| *next <= self.body_end);
             let fits = section.at >= end && section.at.is_multiple_of(ALIGNMENT_BYTES);

@@ -6,7 +6,7 @@
 
 use super::codec::{self, Bytes, Decoded};
 use super::error::StoreError;
-use super::files;
+use super::{SEQ_MAX, files};
 use crate::{ROWS_MAX, Spec};
 use std::path::Path;
 
@@ -91,6 +91,9 @@ impl Manifest {
         let checkpoint = bytes.u64()?;
         let next_segment = bytes.u64()?;
         let count = bytes.u32()?;
+        if checkpoint > SEQ_MAX || next_segment > SEQ_MAX {
+            return Err("a number that cannot be");
+        }
         let mut segments: Vec<Entry> = Vec::new();
         for _ in 0..count {
             let number = bytes.u64()?;
@@ -100,7 +103,11 @@ impl Manifest {
             let has_dead = bytes.u8()?;
             let dead = bytes.u64()?;
             let again = segments.iter().any(|one| one.number == number);
-            if rows == 0 || rows > ROWS_MAX as u64 || number >= next_segment || again || has_dead > 1
+            if rows == 0
+                || rows > ROWS_MAX as u64
+                || number >= next_segment
+                || again
+                || has_dead > 1
             {
                 return Err("a segment that cannot be");
             }

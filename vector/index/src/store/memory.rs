@@ -90,7 +90,8 @@ impl Memory {
         for (at, row) in places {
             removed |= view.sealed.get(*at).is_some_and(|one| one.dead.mark(*row));
         }
-        self.live.fetch_add(added - i64::from(removed), Ordering::AcqRel);
+        self.live
+            .fetch_add(added - i64::from(removed), Ordering::AcqRel);
         mutable.rows.note(seq);
     }
 

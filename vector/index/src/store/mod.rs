@@ -13,6 +13,8 @@ mod dead;
 mod error;
 mod files;
 mod filter;
+#[doc(hidden)]
+pub mod fuzzing;
 mod layout;
 mod log;
 mod manifest;
@@ -22,6 +24,7 @@ mod options;
 mod query;
 mod read;
 mod recent;
+mod record;
 mod score;
 mod sealed;
 mod shared;
@@ -46,6 +49,9 @@ use std::time::{Duration, Instant};
 
 /// What the writes of one batch may take in the log, in bytes.
 pub const BATCH_BYTES_MAX: usize = 64 << 20;
+
+/// The greatest sequence number; what claims a greater one is damaged.
+const SEQ_MAX: u64 = u64::MAX >> 1;
 
 /// The sequence numbers that a batch got. A batch without writes has `last_seq < first_seq`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

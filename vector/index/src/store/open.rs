@@ -12,6 +12,7 @@ use super::log::{self, Log};
 use super::manifest::Manifest;
 use super::memory::Memory;
 use super::options::Options;
+use super::record;
 use super::sealed::open_named;
 use super::shared::{Kept, Shared};
 use super::view::{SealedRef, View};
@@ -48,12 +49,16 @@ fn is_unborn(dir: &Path) -> Result<(), StoreError> {
     for (name, bytes) in files::list(dir)? {
         let holds = match files::kind(&name) {
             Kind::Segment(_) | Kind::Dead(..) => true,
-            Kind::Log(_) => bytes > log::FILE_HEADER_BYTES as u64,
+            Kind::Log(_) => bytes > record::FILE_HEADER_BYTES as u64,
             _ => false,
         };
         if holds {
             let path = dir.join(files::MANIFEST_FILE);
-            return Err(StoreError::corrupt(&path, 0, format!("it is missing, {name} is there")));
+            return Err(StoreError::corrupt(
+                &path,
+                0,
+                format!("it is missing, {name} is there"),
+            ));
         }
     }
     Ok(())

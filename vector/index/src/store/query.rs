@@ -97,10 +97,14 @@ fn centre(metric: Metric, vectors: &[Vec<f32>]) -> Vec<Vec<f32>> {
 
 impl Prepared<'_> {
     fn score(&self, vector: &[f32]) -> f32 {
-        let scores = self.vectors.iter().map(|one| score(self.metric, one, vector));
+        let scores = self
+            .vectors
+            .iter()
+            .map(|one| score(self.metric, one, vector));
         match self.merge {
             Merge::Best => scores.fold(f32::NEG_INFINITY, f32::max),
-            Merge::Mean => scores.sum::<f32>() / self.vectors.len() as f32,
+            // Each is divided, not their sum: that might overflow.
+            Merge::Mean => scores.map(|one| one / self.vectors.len() as f32).sum(),
         }
     }
 
@@ -139,9 +143,8 @@ impl Prepared<'_> {
     }
 
     fn candidates(&self, one: &SealedRef, matching: Option<&RoaringBitmap>) -> RoaringBitmap {
-        let skip = |row: u32| {
-            one.dead.contains(row) || matching.is_some_and(|rows| !rows.contains(row))
-        };
+        let skip =
+            |row: u32| one.dead.contains(row) || matching.is_some_and(|rows| !rows.contains(row));
         let want = (self.k + self.k / 2).max(RESCORE_MIN);
         let ef = self.ef.max(want);
         let routes = self.routes.iter();

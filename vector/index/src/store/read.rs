@@ -92,7 +92,7 @@ pub fn log_since(shared: &Shared, seq: u64, bytes_max: usize) -> Result<LogSlice
     let mut records = Vec::new();
     let mut bytes = 0;
     let dim = shared.spec.dim;
-    let mut each = |path: &std::path::Path, at: u64, found: super::log::Found<'_>| {
+    let mut each = |path: &std::path::Path, at: u64, found: super::record::Found<'_>| {
         // What is on disk and not yet visible is not given: a leader shows it first.
         if found.last() > last_seq {
             return Ok(false);
@@ -257,6 +257,8 @@ pub fn stats(shared: &Shared) -> Stats {
         disk_bytes: files as u64 + log_bytes,
         seq: shared.memory.applied(),
         checkpoint,
-        faults: faults.map(|error| format!("{}: {error}", error.code())).collect(),
+        faults: faults
+            .map(|error| format!("{}: {error}", error.code()))
+            .collect(),
     }
 }

@@ -34,7 +34,9 @@ fn sum(a: &[f32], b: &[f32], term: impl Fn(f32, f32) -> f32) -> f32 {
 /// The component that is not finite, or so great that a sum over `dim` squared differences overflows.
 fn overflowing(vector: &[f32]) -> Option<usize> {
     let most = (f32::MAX / vector.len() as f32).sqrt() / 2.0;
-    vector.iter().position(|value| value.is_nan() || value.abs() > most)
+    vector
+        .iter()
+        .position(|value| value.is_nan() || value.abs() > most)
 }
 
 /// Scales to length 1; false for a vector that has no direction. In `f64`, where no sum of squares
@@ -150,12 +152,14 @@ impl FromDisk {
         match stored {
             Stored::F32 => {
                 let (fours, _) = bytes.as_chunks::<4>();
-                self.vector.extend(fours.iter().map(|four| f32::from_le_bytes(*four)));
+                self.vector
+                    .extend(fours.iter().map(|four| f32::from_le_bytes(*four)));
             }
             Stored::F16 => {
                 let (twos, _) = bytes.as_chunks::<2>();
                 self.halves.clear();
-                self.halves.extend(twos.iter().map(|two| f16::from_le_bytes(*two)));
+                self.halves
+                    .extend(twos.iter().map(|two| f16::from_le_bytes(*two)));
                 self.vector.resize(self.halves.len(), 0.0);
                 self.halves.convert_to_f32_slice(&mut self.vector);
             }

@@ -55,7 +55,11 @@ impl Sealed {
         let table = map.get(layout.body_end..).unwrap_or_default();
         if crc32c::crc32c(table) != layout.table_crc {
             let at = layout.body_end as u64;
-            return Err(StoreError::corrupt(path, at, "the checksums have a wrong checksum"));
+            return Err(StoreError::corrupt(
+                path,
+                at,
+                "the checksums have a wrong checksum",
+            ));
         }
         let (fours, _) = table.as_chunks::<4>();
         let crcs = fours.iter().map(|four| u32::from_le_bytes(*four)).collect();
@@ -103,7 +107,10 @@ impl Sealed {
 
     fn bytes(&self, section: Section, from: usize, length: usize) -> Result<&[u8], StoreError> {
         let name = layout::name(section.kind);
-        if from.checked_add(length).is_none_or(|end| end > section.bytes) {
+        if from
+            .checked_add(length)
+            .is_none_or(|end| end > section.bytes)
+        {
             return Err(self.corrupt(section, &format!("no {length} bytes at {from}")));
         }
         self.blocks.bytes(name, section.at + from, length)
@@ -111,12 +118,16 @@ impl Sealed {
 
     fn u64_at(&self, section: Section, index: usize) -> Result<u64, StoreError> {
         let bytes = self.bytes(section, index.saturating_mul(8), 8)?;
-        Ok(bytes.first_chunk().map_or(0, |eight| u64::from_le_bytes(*eight)))
+        Ok(bytes
+            .first_chunk()
+            .map_or(0, |eight| u64::from_le_bytes(*eight)))
     }
 
     fn u32_at(&self, section: Section, index: usize) -> Result<u32, StoreError> {
         let bytes = self.bytes(section, index.saturating_mul(4), 4)?;
-        Ok(bytes.first_chunk().map_or(0, |four| u32::from_le_bytes(*four)))
+        Ok(bytes
+            .first_chunk()
+            .map_or(0, |four| u32::from_le_bytes(*four)))
     }
 
     /// The bytes of a row in a section, of which another one has the ends.
@@ -231,7 +242,11 @@ impl Sealed {
                 return Err(self.corrupt(self.ids, "an id has a wrong length"));
             }
             self.payload(row)?;
-            if self.vector(row, &mut vector)?.iter().any(|value| !value.is_finite()) {
+            if self
+                .vector(row, &mut vector)?
+                .iter()
+                .any(|value| !value.is_finite())
+            {
                 return Err(self.corrupt(self.vectors, "a component is not finite"));
             }
             let (hash, named) = self.entry(row as usize)?;
@@ -261,9 +276,8 @@ fn read_packed(path: &Path, layout: &Layout, blocks: &Blocks) -> Result<Packed, 
     let packed = Packed::from_sections(layout.dim, layout.metric, layout.rows, &mut section);
     match (failed, packed) {
         (Some(error), _) => Err(error),
-        (None, packed) => packed.map_err(|what| {
-            StoreError::corrupt(path, 0, format!("section packed graph: {what}"))
-        }),
+        (None, packed) => packed
+            .map_err(|what| StoreError::corrupt(path, 0, format!("section packed graph: {what}"))),
     }
 }
 
@@ -280,7 +294,11 @@ pub fn open_named(
         && sealed.rows() as u64 == entry.rows
         && sealed.file_bytes() as u64 == entry.bytes;
     if !same {
-        return Err(StoreError::corrupt(&path, 0, "it is not the file that the manifest names"));
+        return Err(StoreError::corrupt(
+            &path,
+            0,
+            "it is not the file that the manifest names",
+        ));
     }
     Ok(sealed)
 }

@@ -119,7 +119,12 @@ pub fn take(shared: &Shared, folder: &Path) -> Result<SnapshotInfo, StoreError> 
     };
     for one in &view.sealed {
         let name = files::segment_name(one.segment.number());
-        copy.file(&name, &one.segment.path, &one.segment.file, one.segment.file_bytes() as u64)?;
+        copy.file(
+            &name,
+            &one.segment.path,
+            &one.segment.file,
+            one.segment.file_bytes() as u64,
+        )?;
         let dead = one.dead.rows();
         let entries = manifest.segments.iter_mut();
         for entry in entries.filter(|entry| entry.number == one.segment.number()) {
@@ -134,7 +139,10 @@ pub fn take(shared: &Shared, folder: &Path) -> Result<SnapshotInfo, StoreError> 
         let name = files::log_name(known.first);
         copy.file(&name, &shared.dir.join(&name), file, known.bytes)?;
     }
-    copy.bytes(files::FORMAT_FILE, format!("{} {}\n", files::FORMAT_NAME, files::FORMAT).as_bytes())?;
+    copy.bytes(
+        files::FORMAT_FILE,
+        format!("{} {}\n", files::FORMAT_NAME, files::FORMAT).as_bytes(),
+    )?;
     copy.bytes(files::MANIFEST_FILE, &manifest.encode())?;
     let info = SnapshotInfo {
         seq,
@@ -160,7 +168,13 @@ impl Copy<'_> {
         })
     }
 
-    fn file(&mut self, name: &str, path: &Path, from: &File, length: u64) -> Result<(), StoreError> {
+    fn file(
+        &mut self,
+        name: &str,
+        path: &Path,
+        from: &File,
+        length: u64,
+    ) -> Result<(), StoreError> {
         let mut at = 0;
         self.write(name, &mut |chunk| {
             let left = usize::try_from(length - at).unwrap_or(usize::MAX);

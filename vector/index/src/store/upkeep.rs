@@ -21,8 +21,23 @@ const RETRY_MS: u64 = 1_000;
 /// Compaction rests for so long at most, in milliseconds.
 const REST_MS_MAX: u64 = 600_000;
 
+/// Tells writers, should the thread that seals end before its time: they would wait for it for ever.
+struct Ended<'a>(&'a Shared);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        if !self.0.is_stopping() {
+            self.0.faults.lock().sealing = Some(StoreError::Poisoned {
+                cause: "the thread that seals has panicked".into(),
+            });
+            self.0.ring();
+        }
+    }
+}
+
 /// Seals until the collection stops.
 pub fn run_sealing(shared: &Shared) {
+    let _ended = Ended(shared);
     while wait(shared, &|| !shared.memory.view.load().frozen().is_empty()) {
         let result = seal(shared);
         let failed = result.is_err();
@@ -189,7 +204,12 @@ fn install(
         let mut dead: Vec<(u64, usize, _)> = others
             .map(|one| (one.segment.number(), one.dead.count(), one.dead.rows()))
             .collect();
-        let new = built.map(|built| (built.segment.number(), built.dead(&in_force(&view, sources))));
+        let new = built.map(|built| {
+            (
+                built.segment.number(),
+                built.dead(&in_force(&view, sources)),
+            )
+        });
         dead.extend(new.map(|(number, new)| (number, new.count(), new.rows())));
         (shared.memory.applied(), dead)
     };
@@ -255,7 +275,8 @@ fn in_force(view: &View, sources: &[Source]) -> Vec<Source> {
         }
     };
     let each = sources.iter();
-    each.map(|source| current(source).unwrap_or_else(|| source.clone())).collect()
+    each.map(|source| current(source).unwrap_or_else(|| source.clone()))
+        .collect()
 }
 
 /// Removes what the manifest named and no longer does, and log that nobody needs.
@@ -272,5 +293,7 @@ fn tidy(shared: &Shared, before: &Manifest, now: &Manifest) {
             files::remove(&shared.dir.join(files::segment_name(entry.number)));
         }
     }
-    shared.log_files.trim(now.checkpoint, shared.options.log_tail_bytes);
+    shared
+        .log_files
+        .trim(now.checkpoint, shared.options.log_tail_bytes);
 }

@@ -5,10 +5,10 @@ use super::codec;
 use super::dead::Dead;
 use super::error::StoreError;
 use super::files::{self, Kind, Lock};
-use super::log;
 use super::manifest::Manifest;
 use super::sealed::{Sealed, open_named};
 use super::snapshot::SnapshotInfo;
+use super::{log, record};
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -132,7 +132,9 @@ impl Check<'_> {
     fn snapshot(&mut self) -> Result<(), StoreError> {
         for file in SnapshotInfo::read(self.dir)?.files {
             let path = self.dir.join(&*file.name);
-            let length = std::fs::metadata(&path).map_err(StoreError::io(&path))?.len();
+            let length = std::fs::metadata(&path)
+                .map_err(StoreError::io(&path))?
+                .len();
             if length != file.bytes {
                 let what = format!("the snapshot says {} bytes", file.bytes);
                 return Err(StoreError::corrupt(&path, length, what));
@@ -185,7 +187,9 @@ impl Check<'_> {
 
     fn id_in(&self, number: u64, row: u32) -> Result<String, StoreError> {
         let path = self.dir.join(files::segment_name(number));
-        Ok(Sealed::open(&path, &self.manifest.spec)?.id(row)?.to_owned())
+        Ok(Sealed::open(&path, &self.manifest.spec)?
+            .id(row)?
+            .to_owned())
     }
 
     fn logs(&mut self) -> Result<(), StoreError> {
@@ -206,12 +210,12 @@ impl Check<'_> {
                 return Err(StoreError::corrupt(&path, 0, what));
             }
             let bytes = log::read_log(&path, file.bytes)?;
-            let mut each = |place: usize, record: log::Found<'_>| {
+            let mut each = |place: usize, record: record::Found<'_>| {
                 codec::writes(record.body, record.count as usize, dim)
                     .map_err(|what| StoreError::corrupt(&path, place as u64, what))
                     .map(drop)
             };
-            let scanned = log::scan(&path, &bytes, file.first, at + 1 == all.len(), &mut each)?;
+            let scanned = record::scan(&path, &bytes, file.first, at + 1 == all.len(), &mut each)?;
             self.report.log_records += scanned.records;
             self.report.torn_bytes += bytes.len().saturating_sub(scanned.end) as u64;
             self.report.last_seq = scanned.next - 1;
@@ -219,7 +223,10 @@ impl Check<'_> {
             self.went(&name, bytes.len() as u64);
         }
         if self.report.last_seq < checkpoint {
-            let what = format!("the log ends at {}, before {checkpoint}", self.report.last_seq);
+            let what = format!(
+                "the log ends at {}, before {checkpoint}",
+                self.report.last_seq
+            );
             return Err(StoreError::corrupt(self.dir, 0, what));
         }
         Ok(())

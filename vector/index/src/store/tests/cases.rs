@@ -38,15 +38,63 @@ fn what_cannot_be_stored_is_refused_and_nothing_of_its_batch_is_there() {
     let (f32s, f16s) = (Stored::F32, Stored::F16);
     let cases = [
         ("nan", Metric::Dot, f32s, with(nan), "vector_not_finite"),
-        ("overflow", Metric::L2, f32s, with(great.clone()), "vector_not_finite"),
-        ("more than a half holds", Metric::Dot, f16s, with(half.clone()), "vector_not_finite"),
+        (
+            "overflow",
+            Metric::L2,
+            f32s,
+            with(great.clone()),
+            "vector_not_finite",
+        ),
+        (
+            "more than a half holds",
+            Metric::Dot,
+            f16s,
+            with(half.clone()),
+            "vector_not_finite",
+        ),
         ("short", Metric::Dot, f32s, with(vec![1.0]), "vector_dim"),
-        ("zero", Metric::Cosine, f32s, with(vec![0.0; DIM]), "vector_zero_norm"),
-        ("no id", Metric::Dot, f32s, Write::Delete("".into()), "vector_id_length"),
-        ("long id", Metric::Dot, f32s, upsert(&"i".repeat(513)), "vector_id_length"),
-        ("twice", Metric::Dot, f32s, upsert("good"), "vector_duplicate_id"),
-        ("payload", Metric::Dot, f32s, payload(long), "vector_payload"),
-        ("list in a list", Metric::Dot, f32s, payload(list), "vector_value"),
+        (
+            "zero",
+            Metric::Cosine,
+            f32s,
+            with(vec![0.0; DIM]),
+            "vector_zero_norm",
+        ),
+        (
+            "no id",
+            Metric::Dot,
+            f32s,
+            Write::Delete("".into()),
+            "vector_id_length",
+        ),
+        (
+            "long id",
+            Metric::Dot,
+            f32s,
+            upsert(&"i".repeat(513)),
+            "vector_id_length",
+        ),
+        (
+            "twice",
+            Metric::Dot,
+            f32s,
+            upsert("good"),
+            "vector_duplicate_id",
+        ),
+        (
+            "payload",
+            Metric::Dot,
+            f32s,
+            payload(long),
+            "vector_payload",
+        ),
+        (
+            "list in a list",
+            Metric::Dot,
+            f32s,
+            payload(list),
+            "vector_value",
+        ),
     ];
     for (name, metric, stored, write, code) in cases {
         let dir = tempfile::tempdir().unwrap();
@@ -60,10 +108,14 @@ fn what_cannot_be_stored_is_refused_and_nothing_of_its_batch_is_there() {
         ("and then a half holds it", Metric::Cosine, with(half)),
     ] {
         let dir = tempfile::tempdir().unwrap();
-        let collection = Collection::create(dir.path(), spec(metric, Stored::F16), quiet()).unwrap();
+        let collection =
+            Collection::create(dir.path(), spec(metric, Stored::F16), quiet()).unwrap();
         collection.write(vec![write]).expect(name);
         let (found, _) = collection.get("a").unwrap().unwrap();
-        assert!((score(Metric::Dot, &found.vector, &found.vector) - 1.0).abs() < 2e-3, "{name}");
+        assert!(
+            (score(Metric::Dot, &found.vector, &found.vector) - 1.0).abs() < 2e-3,
+            "{name}"
+        );
     }
 }
 
@@ -82,22 +134,65 @@ fn what_cannot_be_asked_is_refused() {
     let vectors = |count| vec![vec![1.0; DIM]; count];
     let cases = [
         ("good", good.clone(), ""),
-        ("k", Query { k: 1_000_000, ..good.clone() }, "vector_results"),
-        ("no vector", Query { vectors: vectors(0), ..good.clone() }, "vector_query_vectors"),
-        ("11 vectors", Query { vectors: vectors(11), ..good.clone() }, "vector_query_vectors"),
+        (
+            "k",
+            Query {
+                k: 1_000_000,
+                ..good.clone()
+            },
+            "vector_results",
+        ),
+        (
+            "no vector",
+            Query {
+                vectors: vectors(0),
+                ..good.clone()
+            },
+            "vector_query_vectors",
+        ),
+        (
+            "11 vectors",
+            Query {
+                vectors: vectors(11),
+                ..good.clone()
+            },
+            "vector_query_vectors",
+        ),
         ("dimension", ask(&[1.0], 3), "vector_query_dim"),
         ("nan", ask(&[f32::NAN; DIM], 3), "vector_query_not_finite"),
         ("zero", ask(&[0.0; DIM], 3), "vector_query_zero_norm"),
-        ("known field", Query { filter: field("year"), ..good.clone() }, ""),
-        ("unknown field", Query { filter: field("title"), ..good }, "vector_unknown_field"),
+        (
+            "known field",
+            Query {
+                filter: field("year"),
+                ..good.clone()
+            },
+            "",
+        ),
+        (
+            "unknown field",
+            Query {
+                filter: field("title"),
+                ..good
+            },
+            "vector_unknown_field",
+        ),
     ];
     for (name, ask, code) in cases {
-        let found = collection.search_batch(&[ask.clone()]).map(|_| "");
+        let found = collection
+            .search_batch(std::slice::from_ref(&ask))
+            .map(|_| "");
         assert_eq!(found.unwrap_or_else(|error| error.code()), code, "{name}");
     }
-    let ask = Query { filter: field("title"), ..ask(&[1.0; DIM], 1) };
+    let ask = Query {
+        filter: field("title"),
+        ..ask(&[1.0; DIM], 1)
+    };
     let error = collection.search(&ask).unwrap_err().to_string();
-    assert!(error.contains("title") && error.contains("genre, year"), "{error}");
+    assert!(
+        error.contains("title") && error.contains("genre, year"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -106,20 +201,38 @@ fn a_folder_is_one_collection_of_one_process() {
     let missing = Collection::open(dir.path(), quiet()).err().unwrap();
     assert_eq!(missing.code(), "vector_missing");
     let collection = Collection::create(dir.path(), dot(), quiet()).unwrap();
-    assert_eq!(Collection::open(dir.path(), quiet()).err().unwrap().code(), "vector_locked");
-    assert_eq!(verify(dir.path(), &mut |_| {}).unwrap_err().code(), "vector_locked");
+    assert_eq!(
+        Collection::open(dir.path(), quiet()).err().unwrap().code(),
+        "vector_locked"
+    );
+    assert_eq!(
+        verify(dir.path(), &mut |_| {}).unwrap_err().code(),
+        "vector_locked"
+    );
     collection.close();
-    let again = Collection::create(dir.path(), dot(), quiet()).err().unwrap();
+    let again = Collection::create(dir.path(), dot(), quiet())
+        .err()
+        .unwrap();
     assert_eq!(again.code(), "vector_exists");
     let other = spec(Metric::L2, Stored::F32);
-    let differs = Collection::open_or_create(dir.path(), other, quiet()).err().unwrap();
+    let differs = Collection::open_or_create(dir.path(), other, quiet())
+        .err()
+        .unwrap();
     assert_eq!(differs.code(), "vector_spec");
     let mut same = dot();
     same.fields = vec!["year".into(), "genre".into(), "year".into()];
-    Collection::open_or_create(dir.path(), same, quiet()).unwrap().close();
-    for (text, code) in [("skerry-vector 9\n", "vector_newer"), ("skerry", "vector_corrupt")] {
+    Collection::open_or_create(dir.path(), same, quiet())
+        .unwrap()
+        .close();
+    for (text, code) in [
+        ("skerry-vector 9\n", "vector_newer"),
+        ("skerry", "vector_corrupt"),
+    ] {
         std::fs::write(dir.path().join("FORMAT"), text).unwrap();
-        assert_eq!(Collection::open(dir.path(), quiet()).err().unwrap().code(), code);
+        assert_eq!(
+            Collection::open(dir.path(), quiet()).err().unwrap().code(),
+            code
+        );
         assert_eq!(verify(dir.path(), &mut |_| {}).unwrap_err().code(), code);
     }
 }
@@ -146,9 +259,18 @@ fn a_failed_sync_ends_writing_and_not_searching() {
     let collection = Collection::create(dir.path(), dot(), quiet()).unwrap();
     collection.write(vec![upsert("a")]).unwrap();
     collection.fail_next_sync();
-    assert_eq!(collection.write(vec![upsert("b")]).unwrap_err().code(), "vector_io");
-    assert_eq!(collection.write(vec![upsert("c")]).unwrap_err().code(), "vector_poisoned");
-    assert_eq!(collection.write(vec![]).unwrap_err().code(), "vector_poisoned");
+    assert_eq!(
+        collection.write(vec![upsert("b")]).unwrap_err().code(),
+        "vector_io"
+    );
+    assert_eq!(
+        collection.write(vec![upsert("c")]).unwrap_err().code(),
+        "vector_poisoned"
+    );
+    assert_eq!(
+        collection.write(vec![]).unwrap_err().code(),
+        "vector_poisoned"
+    );
     assert_eq!(collection.search(&ask(&[1.0; DIM], 5)).unwrap().len(), 1);
     collection.close();
     // The one that failed may be there or not; the one before is.
@@ -176,7 +298,9 @@ fn an_invalid_record_before_a_valid_one_is_named_and_never_cut() {
         bytes[32 + length + at] ^= 0x41;
         std::fs::write(&path, &bytes).unwrap();
         match Collection::open(dir.path(), options.clone()).err().unwrap() {
-            StoreError::Corrupt { file, at: place, .. } => {
+            StoreError::Corrupt {
+                file, at: place, ..
+            } => {
                 assert_eq!((file, place), (path.clone(), 32 + length as u64), "{at}");
             }
             other => panic!("{other}"),
@@ -186,7 +310,10 @@ fn an_invalid_record_before_a_valid_one_is_named_and_never_cut() {
     for cut in [1, 7, 23, 24, 30, length - 8] {
         std::fs::write(&path, &whole[..32 + 2 * length + cut - 1]).unwrap();
         let report = verify(dir.path(), &mut |_| {}).unwrap();
-        assert!(report.is_sound() && report.torn_bytes == cut as u64 - 1, "{report:?}");
+        assert!(
+            report.is_sound() && report.torn_bytes == cut as u64 - 1,
+            "{report:?}"
+        );
         let collection = Collection::open(dir.path(), options.clone()).unwrap();
         assert_eq!(collection.seq(), 2, "{cut}");
         assert_eq!(collection.write(vec![upsert("d")]).unwrap().first_seq, 3);
@@ -212,19 +339,32 @@ fn a_follower_takes_the_leaders_log() {
             } else {
                 Write::Upsert(record(&id, random))
             };
-            leader.write(vec![write, Write::Delete("none".into())]).unwrap();
+            leader
+                .write(vec![write, Write::Delete("none".into())])
+                .unwrap();
         }
     };
     write(40, &mut random);
     let slice = leader.log_since(0, 1).unwrap();
-    assert_eq!((slice.records.len(), slice.last_seq), (2, 80), "a batch comes whole");
+    assert_eq!(
+        (slice.records.len(), slice.last_seq),
+        (2, 80),
+        "a batch comes whole"
+    );
     let all = leader.log_since(0, usize::MAX).unwrap().records;
     assert_eq!(all.len(), 80);
     assert_eq!(follower.apply(all[..10].to_vec()).unwrap(), 10);
-    assert_eq!(follower.apply(all[4..14].to_vec()).unwrap(), 14, "repeats are skipped");
+    assert_eq!(
+        follower.apply(all[4..14].to_vec()).unwrap(),
+        14,
+        "repeats are skipped"
+    );
     assert_eq!(follower.apply(all[2..6].to_vec()).unwrap(), 14);
     let gap = follower.apply(all[16..18].to_vec()).unwrap_err();
-    assert!(matches!(gap, StoreError::Gap { last: 14, got: 17 }), "{gap}");
+    assert!(
+        matches!(gap, StoreError::Gap { last: 14, got: 17 }),
+        "{gap}"
+    );
     let holes = vec![all[14].clone(), all[16].clone()];
     assert_eq!(follower.apply(holes).unwrap_err().code(), "vector_gap");
     assert_eq!(follower.apply(all[14..].to_vec()).unwrap(), 80);
@@ -240,12 +380,18 @@ fn a_follower_takes_the_leaders_log() {
     let gone = leader.log_since(80, usize::MAX).unwrap_err();
     assert_eq!(gone.code(), "vector_log_gone", "{gone}");
     let kept = leader.stats().log_bytes;
-    assert!((1 << 10..6 << 10).contains(&kept), "{kept} bytes of log are kept");
+    assert!(
+        (1 << 10..6 << 10).contains(&kept),
+        "{kept} bytes of log are kept"
+    );
     assert!(leader.log_since(470, usize::MAX).unwrap().records.len() == 10);
     let half = |id: &str| id.len() == 5;
     let part = leader.fingerprint(half).unwrap();
     assert_ne!(part.hash, print(&leader).hash);
-    assert_eq!(part.count, leader.scan(None, 99, &half).unwrap().records.len() as u64);
+    assert_eq!(
+        part.count,
+        leader.scan(None, 99, &half).unwrap().records.len() as u64
+    );
 }
 
 #[test]
@@ -256,7 +402,9 @@ fn a_snapshot_is_a_collection_and_goes_on_as_one() {
     let mut random = random(9);
     for n in 0..100 {
         let id = format!("{}", n % 60);
-        collection.write(vec![Write::Upsert(record(&id, &mut random))]).unwrap();
+        collection
+            .write(vec![Write::Upsert(record(&id, &mut random))])
+            .unwrap();
         if n % 25 == 0 {
             collection.seal().unwrap();
         }
@@ -265,13 +413,21 @@ fn a_snapshot_is_a_collection_and_goes_on_as_one() {
     let info = collection.snapshot_to(&folder).unwrap();
     assert_eq!(info, SnapshotInfo::read(&folder).unwrap());
     assert_eq!(info.seq, 101);
-    assert_eq!(collection.snapshot_to(&folder).unwrap_err().code(), "vector_exists");
+    assert_eq!(
+        collection.snapshot_to(&folder).unwrap_err().code(),
+        "vector_exists"
+    );
     let print = collection.fingerprint(|_| true).unwrap();
     collection.write(vec![Write::Delete("8".into())]).unwrap();
     assert!(verify(&folder, &mut |_| {}).unwrap().is_sound());
     let restored = Collection::restore(&folder, &back, quiet()).unwrap();
     assert_eq!(restored.fingerprint(|_| true).unwrap(), print);
-    assert_eq!(restored.apply(collection.log_since(101, 1).unwrap().records).unwrap(), 102);
+    assert_eq!(
+        restored
+            .apply(collection.log_since(101, 1).unwrap().records)
+            .unwrap(),
+        102
+    );
     assert_eq!(
         restored.fingerprint(|_| true).unwrap(),
         collection.fingerprint(|_| true).unwrap()
@@ -302,7 +458,9 @@ fn an_update_is_neither_missed_nor_seen_twice() {
     let mut begin = random(1);
     let ids: Vec<String> = (0..20).map(|n| format!("id-{n}")).collect();
     let put = |id: &String, random: &mut StdRng| Write::Upsert(record(id, random));
-    collection.write(ids.iter().map(|id| put(id, &mut begin)).collect()).unwrap();
+    collection
+        .write(ids.iter().map(|id| put(id, &mut begin)).collect())
+        .unwrap();
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -363,9 +521,17 @@ fn compaction_chooses_the_dead_and_the_small() {
     check("20 % dead stay", &[(1, 100, 20)], &[]);
     check("more do not", &[(1, 100, 20), (2, 100, 21)], &[2]);
     check("two of a size stay", &[(1, 100, 0), (2, 90, 0)], &[]);
-    check("three do not", &[(1, 100, 0), (2, 90, 0), (3, 400, 0), (4, 5, 0)], &[4, 2, 1]);
+    check(
+        "three do not",
+        &[(1, 100, 0), (2, 90, 0), (3, 400, 0), (4, 5, 0)],
+        &[4, 2, 1],
+    );
     check("sizes apart", &[(1, 100, 0), (2, 300, 0), (3, 900, 0)], &[]);
-    check("none gets too great", &[(1, 400, 0), (2, 400, 0), (3, 400, 0)], &[]);
+    check(
+        "none gets too great",
+        &[(1, 400, 0), (2, 400, 0), (3, 400, 0)],
+        &[],
+    );
 }
 
 #[test]
@@ -373,7 +539,10 @@ fn every_code_has_a_page() {
     let index = [
         IndexError::Dim(0),
         IndexError::TooMany(0),
-        IndexError::NotFinite { row: 0, component: 0 },
+        IndexError::NotFinite {
+            row: 0,
+            component: 0,
+        },
         IndexError::QueryDim { query: 0, index: 0 },
         IndexError::QueryNotFinite { component: 0 },
         IndexError::ZeroNorm { id: "".into() },
@@ -383,13 +552,22 @@ fn every_code_has_a_page() {
         IndexError::TooManyResults { got: 0 },
         IndexError::TooManyWrites { got: 0 },
         IndexError::QueryVectors { got: 0 },
-        IndexError::UnknownField { field: "".into(), known: "".into() },
-        IndexError::PayloadTooLarge { id: "".into(), bytes: 0 },
+        IndexError::UnknownField {
+            field: "".into(),
+            known: "".into(),
+        },
+        IndexError::PayloadTooLarge {
+            id: "".into(),
+            bytes: 0,
+        },
     ];
     let codes = index.iter().map(IndexError::code);
     for code in codes.chain(StoreError::CODES.iter().copied()) {
         let path = format!("../../docs/errors/{code}.md");
         let page = std::fs::read_to_string(&path).expect(&path);
-        assert!(page.starts_with(&format!("# {code}\n")) && page.len() > 80, "{path}");
+        assert!(
+            page.starts_with(&format!("# {code}\n")) && page.len() > 80,
+            "{path}"
+        );
     }
 }

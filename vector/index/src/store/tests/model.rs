@@ -43,7 +43,11 @@ fn filter() -> Filter {
 }
 
 fn expected(model: &Model, spec: &Spec, ask: &Query) -> Vec<(f32, u64, Box<str>)> {
-    let vectors: Vec<_> = ask.vectors.iter().map(|one| query(spec, one).unwrap()).collect();
+    let vectors: Vec<_> = ask
+        .vectors
+        .iter()
+        .map(|one| query(spec, one).unwrap())
+        .collect();
     let mut all: Vec<_> = model
         .values()
         .filter(|(record, _)| {
@@ -51,10 +55,12 @@ fn expected(model: &Model, spec: &Spec, ask: &Query) -> Vec<(f32, u64, Box<str>)
             ask.filter.as_ref().is_none_or(passes)
         })
         .map(|(record, seq)| {
-            let each = vectors.iter().map(|one| score(spec.metric, one, &record.vector));
+            let each = vectors
+                .iter()
+                .map(|one| score(spec.metric, one, &record.vector));
             let score = match ask.merge {
                 Merge::Best => each.fold(f32::NEG_INFINITY, f32::max),
-                Merge::Mean => each.sum::<f32>() / vectors.len() as f32,
+                Merge::Mean => each.map(|one| one / vectors.len() as f32).sum(),
             };
             (score, *seq, record.id.clone())
         })
@@ -70,7 +76,11 @@ fn compare(collection: &Collection, model: &Model, random: &mut StdRng) {
     assert_eq!(all(collection, 5), records);
     for n in 0..40 {
         let id = format!("id-{n}");
-        assert_eq!(collection.get(&id).unwrap().as_ref(), model.get(&*id), "{id}");
+        assert_eq!(
+            collection.get(&id).unwrap().as_ref(),
+            model.get(&*id),
+            "{id}"
+        );
     }
     let spec = collection.spec();
     let vector = |random: &mut StdRng| record("q", random).vector;
@@ -88,7 +98,10 @@ fn compare(collection: &Collection, model: &Model, random: &mut StdRng) {
             filter,
         };
         let found = collection.search(&ask).unwrap();
-        let found: Vec<_> = found.into_iter().map(|one| (one.score, one.seq, one.id)).collect();
+        let found: Vec<_> = found
+            .into_iter()
+            .map(|one| (one.score, one.seq, one.id))
+            .collect();
         assert_eq!(found, expected(model, spec, &ask), "{ask:?}");
     }
 }
@@ -156,7 +169,7 @@ fn run(acts: &[Act], metric: Metric, stored: Stored, background: bool, seed: u64
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_collection_is_a_map(

@@ -4,8 +4,8 @@
 //! names.
 
 use super::*;
-use crate::store::layout::{HEADER_BYTES, Layout};
-use crate::store::{blocks, files};
+use crate::store::files;
+use crate::store::fuzzing::reseal;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -65,40 +65,6 @@ fn mutate(bytes: &mut Vec<u8>, random: &mut StdRng) {
     }
 }
 
-/// Makes the checksums right again, so that what is behind them is met.
-fn reseal(name: &str, bytes: &mut [u8]) {
-    let four = |bytes: &mut [u8], at: usize, crc: u32| {
-        if let Some(part) = bytes.get_mut(at..at + 4) {
-            part.copy_from_slice(&crc.to_le_bytes());
-        }
-    };
-    let last = bytes.len().saturating_sub(4);
-    match files::kind(name) {
-        files::Kind::Segment(_) if bytes.len() > HEADER_BYTES => {
-            let head = crc32c::crc32c(&bytes[..HEADER_BYTES - 4]);
-            four(bytes, HEADER_BYTES - 4, head);
-            let header = &bytes[..HEADER_BYTES];
-            let length = bytes.len() as u64;
-            let Ok((layout, _)) = Layout::decode(Path::new(name), header, length) else {
-                return;
-            };
-            let body = &bytes[HEADER_BYTES..layout.body_end];
-            let crcs: Vec<u32> = body.chunks(blocks::BLOCK_BYTES).map(crc32c::crc32c).collect();
-            for (at, crc) in crcs.into_iter().enumerate() {
-                four(bytes, layout.body_end + at * 4, crc);
-            }
-            let table_crc = crc32c::crc32c(&bytes[layout.body_end..]);
-            let (header, _) = Layout { table_crc, ..layout }.encode();
-            bytes[..HEADER_BYTES].copy_from_slice(&header);
-        }
-        files::Kind::Dead(..) | files::Kind::Own => {
-            let crc = crc32c::crc32c(&bytes[..last]);
-            four(bytes, last, crc);
-        }
-        _ => {}
-    }
-}
-
 /// Everything that a reader can do. Panics are the failure.
 fn read(dir: &Path) -> Result<Vec<(Record, u64)>, StoreError> {
     let report = verify(dir, &mut |_| {});
@@ -126,7 +92,12 @@ fn read(dir: &Path) -> Result<Vec<(Record, u64)>, StoreError> {
     let compacted = collection.compact();
     let (all, ids): (Vec<(Record, u64)>, Vec<_>) = result?;
     if sound {
-        assert_eq!(ids, all.iter().map(|(r, seq)| (r.id.clone(), *seq)).collect::<Vec<_>>());
+        assert_eq!(
+            ids,
+            all.iter()
+                .map(|(r, seq)| (r.id.clone(), *seq))
+                .collect::<Vec<_>>()
+        );
         written?;
         compacted?;
     }
@@ -172,7 +143,11 @@ fn one(made: &Path, names: &[String], states: &States, root: &Path, seed: u64) -
             // The last log may end earlier: what a torn end looks like.
             let last_log = files::kind(name) == files::kind(names.last().unwrap());
             let earlier = last_log && states.iter().any(is_state);
-            assert!(whole || earlier, "{name}: a wrong answer, {}", bytes == before);
+            assert!(
+                whole || earlier,
+                "{name}: a wrong answer, {}",
+                bytes == before
+            );
             false
         }
     }
@@ -187,10 +162,20 @@ fn damage_gives_typed_errors_or_right_answers() {
     let states = make(&made);
     let count = number("SKERRY_MUTATIONS", 3_000) as u64;
     let from = number("SKERRY_MUTATION_SEED", 1) as u64;
-    let mut names: Vec<String> = files::list(&made).unwrap().into_iter().map(|one| one.0).collect();
+    let mut names: Vec<String> = files::list(&made)
+        .unwrap()
+        .into_iter()
+        .map(|one| one.0)
+        .collect();
     names.retain(|name| name != files::LOCK_FILE);
-    assert!(names.iter().any(|name| name.starts_with("dead-")), "{names:?}");
-    assert!(names.iter().filter(|name| name.starts_with("wal-")).count() > 2, "{names:?}");
+    assert!(
+        names.iter().any(|name| name.starts_with("dead-")),
+        "{names:?}"
+    );
+    assert!(
+        names.iter().filter(|name| name.starts_with("wal-")).count() > 2,
+        "{names:?}"
+    );
     let mut refused = 0;
     for seed in from..from + count {
         let result = std::panic::catch_unwind(|| one(&made, &names, &states, root.path(), seed));

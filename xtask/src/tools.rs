@@ -56,16 +56,18 @@ pub fn deny() -> anyhow::Result<()> {
 /// Whether etcd and `protoc` are here; where they can be installed (Debian, as root), they are.
 pub fn etcd() -> bool {
     let has = |name: &str| succeeds(Command::new(name).arg("--version"));
-    if !(has("etcd") && has("protoc")) {
-        let install = ["install", "--yes", "etcd-server", "protobuf-compiler"];
-        let installed = succeeds(Command::new("apt-get").args(["update", "--quiet"]))
-            && succeeds(Command::new("apt-get").args(install));
-        if !installed || !(has("etcd") && has("protoc")) {
-            eprintln!("== etcd is missing: apt-get install etcd-server protobuf-compiler");
-            return false;
-        }
+    let both = || has("etcd") && has("protoc");
+    if both() {
+        return true;
     }
-    true
+    let install = ["install", "--yes", "etcd-server", "protobuf-compiler"];
+    let installed = succeeds(Command::new("apt-get").args(["update", "--quiet"]))
+        && succeeds(Command::new("apt-get").args(install));
+    if installed && both() {
+        return true;
+    }
+    eprintln!("== etcd is missing: apt-get install etcd-server protobuf-compiler");
+    false
 }
 
 /// Runs every target of `fuzz/` for its share of `seconds`.

@@ -13,7 +13,9 @@ mod roles;
 mod settings;
 
 use clap::{Parser, Subcommand};
-use commands::{bench, config, doctor, eval, explain, get, import, keys, origin, pop, train, up};
+use commands::{
+    bench, config, doctor, eval, explain, get, import, keys, origin, pop, shard, train, up, vector,
+};
 use settings::Settings;
 use std::process::ExitCode;
 
@@ -49,6 +51,10 @@ enum Command {
     Origin(origin::Args),
     /// A point of presence: answers users.
     Pop(pop::Args),
+    /// A node that holds shards of the vector index.
+    Vector(vector::Args),
+    /// Look at shards, split one, move slots.
+    Shard(shard::Args),
     /// Bring items and events into a running origin.
     Import(import::Args),
     /// Train embeddings and the default ranker on a folder, and say what came out.
@@ -93,6 +99,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Up(args) => up::run(args, &settings)?,
         Command::Origin(args) => origin::run(args, &settings)?,
         Command::Pop(args) => pop::run(args, &settings)?,
+        Command::Vector(args) => return vector::run(args, &settings),
+        Command::Shard(args) => shard::run(&args, &settings)?,
         Command::Import(args) => return import::run(&args, &settings),
         Command::Train(args) => train::run(&args, &settings)?,
         Command::Eval(args) => eval::run(&args, &settings)?,

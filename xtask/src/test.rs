@@ -44,7 +44,7 @@ pub fn run(quick: bool) -> anyhow::Result<()> {
     step("scenarios with real processes", &mut scenarios)?;
     if quick {
         eprintln!(
-            "== left out by --quick: optional features, dependency checks, sanitizer, fuzzing"
+            "== left out by --quick: optional features (etcd among them), dependency checks, sanitizer, fuzzing"
         );
         return Ok(());
     }
@@ -57,7 +57,22 @@ pub fn run(quick: bool) -> anyhow::Result<()> {
         "parquet",
     ];
     step("feature parquet", &mut with_worker(&[&imports, &parquet]))?;
+    shards()?;
     tools::deny()?;
     tools::asan()?;
     tools::fuzz(60)
+}
+
+/// Coordination by a real etcd, and shard processes that are killed.
+fn shards() -> anyhow::Result<()> {
+    if !tools::etcd() {
+        eprintln!("== shards with etcd were NOT tested");
+        return Ok(());
+    }
+    let all = ["test", "--release", "--package", "skerry-vector-shard"];
+    let etcd = ["--features", "etcd"];
+    step(
+        "shards with etcd",
+        &mut cargo(&[all.as_slice(), &etcd].concat()),
+    )
 }

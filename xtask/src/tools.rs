@@ -1,4 +1,4 @@
-//! Tools that are installed once into the cache folder: cargo-deny, cargo-fuzz.
+//! Tools that are installed once: cargo-deny and cargo-fuzz into the cache folder, etcd by the system.
 
 use crate::cargo::{cache, cargo, root, step, succeeds};
 use std::path::PathBuf;
@@ -81,6 +81,23 @@ fn nightly() -> anyhow::Result<Option<Command>> {
         .env_remove("RUSTUP_TOOLCHAIN")
         .env_remove("CARGO");
     Ok(Some(command))
+}
+
+/// Whether etcd and `protoc` are here; where they can be installed (Debian, as root), they are.
+pub fn etcd() -> bool {
+    let has = |name: &str| succeeds(Command::new(name).arg("--version"));
+    let both = || has("etcd") && has("protoc");
+    if both() {
+        return true;
+    }
+    let install = ["install", "--yes", "etcd-server", "protobuf-compiler"];
+    let installed = succeeds(Command::new("apt-get").args(["update", "--quiet"]))
+        && succeeds(Command::new("apt-get").args(install));
+    if installed && both() {
+        return true;
+    }
+    eprintln!("== etcd is missing: apt-get install etcd-server protobuf-compiler");
+    false
 }
 
 /// Runs every target of `fuzz/` for its share of `seconds`.

@@ -1,5 +1,5 @@
-//! `skerry keys new DIR`: a certificate authority, one certificate for an origin and one for a
-//! PoP, and API keys.
+//! `skerry keys new DIR`: a certificate authority, one certificate for an origin, one for a PoP and one
+//! for shard nodes, and API keys.
 //!
 //! Invariants: nothing existing is ever overwritten; every file is readable by its owner only.
 
@@ -10,6 +10,7 @@ use rcgen::{
     KeyPair, KeyUsagePurpose, SanType,
 };
 use ring::rand::{SecureRandom, SystemRandom};
+use skerry_vector_shard::tls;
 use skerry_wire::frame::SERVER_NAME;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -21,13 +22,15 @@ const VALID_YEARS: i16 = 10;
 const API_KEY_BYTES: usize = 32;
 
 /// Every file that `keys new` writes.
-pub const FILES: [&str; 9] = [
+pub const FILES: [&str; 11] = [
     "ca.crt",
     "ca.key",
     "origin.crt",
     "origin.key",
     "pop.crt",
     "pop.key",
+    "vector.crt",
+    "vector.key",
     "api-public.key",
     "api-secret.key",
     "api-pop.key",
@@ -116,8 +119,23 @@ pub fn create(dir: &Path, names: &Names<'_>) -> anyhow::Result<()> {
     let ca = authority(names.region)?;
     let origin_uri = format!("skerry://{}/origin/{}", names.region, names.origin);
     let pop_uri = format!("skerry://{}/pop/{}", names.region, names.pop);
-    let (origin_crt, origin_key) = leaf(&ca, names.origin, &origin_uri, Some(SERVER_NAME))?;
-    let (pop_crt, pop_key) = leaf(&ca, names.pop, &pop_uri, None)?;
+    let vector_uri = format!("skerry://{}/vector/{}", names.region, names.region);
+    let (server, client) = (
+        ExtendedKeyUsagePurpose::ServerAuth,
+        ExtendedKeyUsagePurpose::ClientAuth,
+    );
+    let only_server = vec![server.clone()];
+    let (origin_crt, origin_key) = leaf(
+        &ca,
+        names.origin,
+        &origin_uri,
+        Some(SERVER_NAME),
+        only_server,
+    )?;
+    let (pop_crt, pop_key) = leaf(&ca, names.pop, &pop_uri, None, vec![client.clone()])?;
+    // Nodes follow each other: each is server and client.
+    let both = vec![server, client];
+    let (vector_crt, vector_key) = leaf(&ca, "vector", &vector_uri, Some(tls::SERVER_NAME), both)?;
     let contents = [
         ca.pem(),
         ca.key().serialize_pem(),
@@ -125,6 +143,8 @@ pub fn create(dir: &Path, names: &Names<'_>) -> anyhow::Result<()> {
         origin_key,
         pop_crt,
         pop_key,
+        vector_crt,
+        vector_key,
         api_key("public")?,
         api_key("secret")?,
         api_key("pop")?,
@@ -172,6 +192,7 @@ fn leaf(
     name: &str,
     uri: &str,
     dns: Option<&str>,
+    uses: Vec<ExtendedKeyUsagePurpose>,
 ) -> anyhow::Result<(String, String)> {
     let mut params = params(name);
     params.subject_alt_names.push(SanType::URI(uri.try_into()?));
@@ -181,10 +202,7 @@ fn leaf(
             .push(SanType::DnsName(dns.try_into()?));
     }
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![match dns {
-        Some(_) => ExtendedKeyUsagePurpose::ServerAuth,
-        None => ExtendedKeyUsagePurpose::ClientAuth,
-    }];
+    params.extended_key_usages = uses;
     params.use_authority_key_identifier_extension = true;
     let key = KeyPair::generate()?;
     let certificate = params.signed_by(&key, ca)?;

@@ -10,5 +10,7 @@ pub mod import;
 pub mod keys;
 pub mod origin;
 pub mod pop;
+pub mod shard;
 pub mod train;
 pub mod up;
+pub mod vector;

@@ -12,11 +12,16 @@ const PER_CALL_MILLI: u64 = 100;
 /// What a retry costs, in thousandths; a millisecond earns one thousandth, which makes 1/s.
 const COST_MILLI: u64 = 1_000;
 
+/// What a call earns of a hedge between shards: 5 %, and nothing by time.
+const HEDGE_PER_CALL_MILLI: u64 = 50;
+
 /// A token bucket in thousandths of a retry.
 #[derive(Debug, Clone)]
 pub struct RetryBudget {
     milli: u64,
     at: Tick,
+    per_call_milli: u64,
+    by_time: bool,
 }
 
 impl RetryBudget {
@@ -26,13 +31,26 @@ impl RetryBudget {
         Self {
             milli: COST_MILLI,
             at: now,
+            per_call_milli: PER_CALL_MILLI,
+            by_time: true,
+        }
+    }
+
+    /// For hedges inside a region: at most 5 % of the calls, however slow they come. Starts empty.
+    #[must_use]
+    pub const fn hedging(now: Tick) -> Self {
+        Self {
+            milli: 0,
+            at: now,
+            per_call_milli: HEDGE_PER_CALL_MILLI,
+            by_time: false,
         }
     }
 
     /// Each first try earns a tenth of a retry. Retries and hedges earn nothing.
     pub fn on_call(&mut self, now: Tick) {
         self.earn(now);
-        self.milli = (self.milli + PER_CALL_MILLI).min(TOKENS_MAX * COST_MILLI);
+        self.milli = (self.milli + self.per_call_milli).min(TOKENS_MAX * COST_MILLI);
     }
 
     /// Takes one retry or hedge, if there is one.
@@ -48,6 +66,9 @@ impl RetryBudget {
     }
 
     fn earn(&mut self, now: Tick) {
+        if !self.by_time {
+            return;
+        }
         let passed_ms = now.since_ms(self.at);
         self.milli = self
             .milli
@@ -78,6 +99,19 @@ mod tests {
                 prop_assert!(spent * 1_000 <= 1_000 + calls * 100 + now.0 / 1_000);
             }
         }
+    }
+
+    #[test]
+    fn hedges_are_at_most_one_call_in_twenty() {
+        let mut budget = RetryBudget::hedging(Tick(0));
+        let mut hedges = 0;
+        for call in 0..10_000u64 {
+            let now = Tick::from_ms(call * 1_000);
+            budget.on_call(now);
+            hedges += u64::from(budget.try_spend(now));
+            assert!(hedges * 20 <= call + 1, "{hedges} of {}", call + 1);
+        }
+        assert_eq!(hedges, 500);
     }
 
     #[test]

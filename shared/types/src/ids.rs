@@ -323,7 +323,13 @@ pub struct Slot(pub u16);
 impl Slot {
     #[must_use]
     pub fn of(tenant: &TenantId, id: &str) -> Self {
-        Self((tenant_hash(tenant, id) >> 50) as u16)
+        Self::of_parts(tenant.as_str(), id)
+    }
+
+    /// [`Slot::of`] for texts that were checked before.
+    #[must_use]
+    pub fn of_parts(tenant: &str, id: &str) -> Self {
+        Self((hash_parts(tenant, id) >> 50) as u16)
     }
 }
 
@@ -348,8 +354,12 @@ pub fn context_key(tenant: &TenantId, subject: &str) -> String {
 /// xxh3-64 over (tenant, 0, id): the stable hash for slots, canaries and ramps.
 #[must_use]
 pub fn tenant_hash(tenant: &TenantId, id: &str) -> u64 {
+    hash_parts(tenant.as_str(), id)
+}
+
+fn hash_parts(tenant: &str, id: &str) -> u64 {
     let mut hash = Xxh3::new();
-    hash.update(tenant.as_str().as_bytes());
+    hash.update(tenant.as_bytes());
     hash.update(&[0]);
     hash.update(id.as_bytes());
     hash.digest()

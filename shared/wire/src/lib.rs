@@ -15,6 +15,8 @@
 
 pub mod codec;
 pub mod frame;
+#[cfg(feature = "grpc")]
+pub mod grpc;
 pub mod json;
 pub mod packed;
 pub mod value;

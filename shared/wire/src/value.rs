@@ -29,6 +29,18 @@ pub mod schema {
     pub const METADATA: u16 = 27;
     /// Popular counts of the origin's surfaces.
     pub const TRENDS: u16 = 30;
+    /// `skerry_vector_shard::ShardTable` without its epoch.
+    pub const SHARD_TABLE: u16 = 31;
+    /// `skerry_vector_shard::View`, as nodes keep it.
+    pub const SHARD_VIEW: u16 = 32;
+    /// The terms of a shard's log.
+    pub const SHARD_TERMS: u16 = 33;
+    /// `skerry_types::Filter` of a search.
+    pub const FILTER: u16 = 34;
+    /// Leaders, in-sync sets and tokens, as the embedded coordination keeps them.
+    pub const SHARD_COORDINATION: u16 = 35;
+    /// An in-sync set, as etcd keeps it.
+    pub const SHARD_SYNC: u16 = 36;
 }
 
 macro_rules! schemas {

@@ -106,7 +106,19 @@ impl Queue {
 
 /// Checks a batch of a client: nothing of it is logged unless all of it is right.
 pub fn check(spec: &Spec, writes: Vec<Write>) -> Result<Batch, StoreError> {
-    let mut writes = writes;
+    check_as(spec, writes, score::prepare)
+}
+
+/// [`check`] for what another collection holds: its vectors are taken as they are.
+pub fn check_copy(spec: &Spec, writes: Vec<Write>) -> Result<Batch, StoreError> {
+    check_as(spec, writes, score::round)
+}
+
+fn check_as(
+    spec: &Spec,
+    mut writes: Vec<Write>,
+    prepare: fn(&Spec, &mut [f32]),
+) -> Result<Batch, StoreError> {
     if writes.len() > BATCH_MAX {
         return Err(IndexError::TooManyWrites { got: writes.len() }.into());
     }
@@ -120,7 +132,7 @@ pub fn check(spec: &Spec, writes: Vec<Write>) -> Result<Batch, StoreError> {
     }
     for write in &mut writes {
         if let Write::Upsert(record) = write {
-            score::prepare(spec, &mut record.vector);
+            prepare(spec, &mut record.vector);
         }
     }
     encode(writes, None)

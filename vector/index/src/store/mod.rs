@@ -122,6 +122,12 @@ impl Collection {
         self.commit(commit::check(&self.shared.spec, batch)?)
     }
 
+    /// Writes a batch of what another collection holds: as [`Collection::write`], but vectors are taken
+    /// as they are there. Scaled again, they could differ in their last bits.
+    pub fn write_copy(&self, batch: Vec<Write>) -> Result<Committed, StoreError> {
+        self.commit(commit::check_copy(&self.shared.spec, batch)?)
+    }
+
     /// Writes what a leader has logged, under its sequence numbers. What was applied before is
     /// skipped; a gap is refused. Returns the last sequence number.
     pub fn apply(&self, records: Vec<LogRecord>) -> Result<u64, StoreError> {

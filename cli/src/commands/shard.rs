@@ -1,0 +1,240 @@
+//! `skerry shard`: look at shards, split one, move slots between two.
+
+use crate::client::block_on;
+use crate::output;
+use crate::settings::{Settings, usage};
+use anyhow::bail;
+use clap::Subcommand;
+use serde_json::json;
+use skerry_vector_shard::admin::{Admin, Overview};
+use skerry_vector_shard::{NodeId, ShardId, SlotSet, Tls};
+use std::path::Path;
+use std::time::Duration;
+
+/// How often progress is looked at, in milliseconds.
+const POLL_MS: u64 = 200;
+/// Looks in a row that may fail while a migration goes on.
+const LOST_MAX: u32 = 50;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  skerry shard list --node 127.0.0.1:7700
+  skerry shard split 0                                     half of its slots, to a new shard beside it
+  skerry shard split 0 --to n4,n5,n6                       to a new shard on other nodes
+  skerry shard move 0 1 --slots 0-1023,2048
+  skerry shard abort 17                                    give a migration up")]
+pub struct Args {
+    #[command(subcommand)]
+    command: ShardCommand,
+    /// Any node of the cluster.
+    #[arg(long, global = true, value_name = "HOST:PORT")]
+    node: Option<String>,
+    /// Folder made by `skerry keys new`, where nodes speak TLS.
+    #[arg(long, global = true, value_name = "DIR")]
+    keys: Option<String>,
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum ShardCommand {
+    /// Shards, their slots, replicas and leaders, and the migration under way.
+    List,
+    /// Move the upper half of a shard's slots to a new shard, while both serve.
+    Split {
+        shard: u32,
+        /// Nodes of the new shard, with commas between; those of the old one where none is named.
+        #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
+        to: Vec<NodeId>,
+        /// Return when it has begun.
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Move slots from one shard to another, while both serve.
+    Move {
+        from: u32,
+        to: u32,
+        /// Such as 0-1023,2048.
+        #[arg(long, value_name = "SLOTS")]
+        slots: SlotSet,
+        /// Return when it has begun.
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Give a migration up: its slots stay where they are.
+    Abort { migration: u64 },
+}
+
+pub fn run(args: &Args, settings: &Settings) -> anyhow::Result<()> {
+    let node = settings.text("client.vector", args.node.clone())?;
+    let node = node.strip_prefix("http://").unwrap_or(&node);
+    if !node.contains(':') {
+        return Err(usage(format!("{node:?} is no HOST:PORT of a node")));
+    }
+    let keys = settings.maybe("node.keys", args.keys.clone());
+    let tls = keys.map(|dir| Tls::read(Path::new(&dir))).transpose()?;
+    let admin = Admin::new(node, tls.map(|tls| tls.client));
+    block_on(async {
+        let (begun, no_wait) = match &args.command {
+            ShardCommand::List => return list(&admin.overview().await?, args.json),
+            ShardCommand::Abort { migration } => {
+                let done = admin.abort(*migration).await?;
+                return say(
+                    args.json,
+                    json!({"migration": migration, "epoch": done.epoch}),
+                    || format!("migration {migration} is given up, epoch {}", done.epoch),
+                );
+            }
+            ShardCommand::Split { shard, to, no_wait } => {
+                (admin.split(ShardId(*shard), to).await?, *no_wait)
+            }
+            ShardCommand::Move {
+                from,
+                to,
+                slots,
+                no_wait,
+            } => (
+                admin
+                    .move_slots(ShardId(*from), ShardId(*to), slots)
+                    .await?,
+                *no_wait,
+            ),
+        };
+        let told = |epoch: u64, done: bool| {
+            json!({"migration": begun.migration, "from": begun.from, "to": begun.to,
+                "slots": begun.slots, "epoch": epoch, "done": done})
+        };
+        if no_wait {
+            return say(args.json, told(begun.epoch, false), || {
+                format!(
+                    "migration {} has begun: {} slots from shard {} to shard {}",
+                    begun.migration, begun.slots, begun.from, begun.to
+                )
+            });
+        }
+        let epoch = wait(&admin, begun.migration, ShardId(begun.to)).await?;
+        say(args.json, told(epoch, true), || {
+            format!(
+                "{} slots are shard {}'s now, epoch {epoch}",
+                begun.slots, begun.to
+            )
+        })
+    })
+}
+
+fn say(
+    as_json: bool,
+    value: serde_json::Value,
+    text: impl FnOnce() -> String,
+) -> anyhow::Result<()> {
+    if as_json {
+        println!("{value}");
+    } else {
+        println!("{}", text());
+    }
+    Ok(())
+}
+
+/// Shows how far a migration is, until it is over. The epoch then.
+async fn wait(admin: &Admin, migration: u64, to: ShardId) -> anyhow::Result<u64> {
+    let bar = output::progress(Some(1), "starting");
+    let mut lost = 0;
+    loop {
+        tokio::time::sleep(Duration::from_millis(POLL_MS)).await;
+        // The node that is asked may be the one that is restarted.
+        let now = match admin.overview().await {
+            Ok(now) => now,
+            Err(error) if lost < LOST_MAX => {
+                lost += 1;
+                bar.set_message(format!("waiting ({})", error.code()));
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        lost = 0;
+        if now.migration.as_ref().is_none_or(|one| one.id != migration) {
+            bar.finish_and_clear();
+            let owns = now.shards.iter().find(|shard| shard.shard == to);
+            if owns.is_none_or(|shard| shard.slots.is_empty()) {
+                bail!("migration {migration} was given up: the log of the nodes says why");
+            }
+            return Ok(now.epoch);
+        }
+        if let Some(moved) = now.moved {
+            bar.set_length(moved.copy_total.max(1));
+            bar.set_position(moved.copied);
+            bar.set_message(format!("{}, attempt {}", moved.step, moved.attempts));
+        }
+    }
+}
+
+fn list(overview: &Overview, as_json: bool) -> anyhow::Result<()> {
+    if as_json {
+        let shards: Vec<_> = overview
+            .shards
+            .iter()
+            .map(|shard| {
+                let replicas: Vec<_> = shard
+                    .replicas
+                    .iter()
+                    .map(|one| {
+                        let stats = one.stats.as_ref();
+                        json!({"node": one.node.as_str(), "role": stats.map(|s| &s.role),
+                            "seq": stats.map(|s| s.seq), "records": stats.map(|s| s.records)})
+                    })
+                    .collect();
+                json!({"shard": shard.shard.0, "slots": shard.slots.to_string(), "slot_count": shard.slots.len(),
+                    "leader": shard.leader.as_ref().map(NodeId::as_str),
+                    "in_sync": shard.leading().map(|s| &s.in_sync), "replicas": replicas})
+            })
+            .collect();
+        let migration = overview.migration.as_ref().map(|one| {
+            let moved = overview.moved.as_ref();
+            json!({"migration": one.id, "from": one.from.0, "to": one.to.0, "slots": one.slots.len(),
+                "step": moved.map(|m| &m.step), "copied": moved.map(|m| m.copied),
+                "copy_total": moved.map(|m| m.copy_total), "attempts": moved.map(|m| m.attempts)})
+        });
+        let all = json!({"epoch": overview.epoch, "migration": migration, "shards": shards});
+        println!("{all}");
+        return Ok(());
+    }
+    let rows = overview.shards.iter().map(|shard| {
+        let replicas = shard.replicas.iter().map(|one| match &one.stats {
+            Some(stats) => format!("{} ({} at {})", one.node, stats.role, stats.seq),
+            None => format!("{} (silent)", one.node),
+        });
+        let leading = shard.leading();
+        vec![
+            shard.shard.to_string(),
+            format!("{} ({})", shard.slots.len(), shard.slots),
+            shard
+                .leader
+                .as_ref()
+                .map_or_else(|| "-".to_owned(), ToString::to_string),
+            leading.map_or_else(|| "-".to_owned(), |stats| stats.records.to_string()),
+            leading.map_or_else(|| "-".to_owned(), |stats| stats.in_sync.join(" ")),
+            replicas.collect::<Vec<_>>().join(", "),
+        ]
+    });
+    let header = ["shard", "slots", "leader", "records", "in sync", "replicas"];
+    output::table(&header, rows);
+    if let Some(one) = &overview.migration {
+        let step = overview.moved.as_ref().map_or_else(
+            || "waiting for its leader".to_owned(),
+            |moved| {
+                format!(
+                    "{}, {} of about {} records",
+                    moved.step, moved.copied, moved.copy_total
+                )
+            },
+        );
+        println!(
+            "migration {}: {} slots from shard {} to shard {}: {step}",
+            one.id,
+            one.slots.len(),
+            one.from,
+            one.to
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,285 @@
+//! `skerry vector`: a node that holds shards of the vector index, and a check of its files.
+
+use crate::output;
+use crate::roles;
+use crate::settings::{Settings, usage};
+use anyhow::bail;
+use clap::Subcommand;
+use serde_json::json;
+use skerry_vector_index::{Metric, Spec, Stored, store};
+use skerry_vector_shard::coordination::embedded::Embedded;
+use skerry_vector_shard::{Collections, Coordination, NodeId, Options, Tls};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+#[derive(Debug, clap::Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Examples:
+  skerry vector --dir vectors/ --dim 64                    one node, one shard
+  skerry vector --dir n1/ --node-id n1 --listen 127.0.0.1:7701 --etcd 127.0.0.1:2379 \\
+      --shards 4 --nodes n1,n2,n3 --dim 64                 one of three nodes, with 4 replicas each
+  skerry vector verify n1/                                 check every file of a node that is down"
+)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Option<VectorCommand>,
+    /// Folder that everything durable lies in.
+    #[arg(long, value_name = "DIR")]
+    dir: Option<String>,
+    /// gRPC for routers and other nodes.
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+    /// Folder made by `skerry keys new`: nodes then speak TLS, which they must beyond one machine.
+    #[arg(long, value_name = "DIR")]
+    keys: Option<String>,
+    /// Where others reach this node; without it the address that it listens on.
+    #[arg(long, value_name = "HOST:PORT")]
+    advertise: Option<String>,
+    /// Name of this node, as tables have it.
+    #[arg(long, value_name = "NAME")]
+    node_id: Option<String>,
+    /// Endpoints of etcd, with commas between; without it this node is on its own.
+    #[arg(long, value_name = "HOST:PORT,...")]
+    etcd: Option<String>,
+    /// Name of the collection; nodes of one collection belong together.
+    #[arg(long)]
+    collection: Option<String>,
+    /// Components of each vector.
+    #[arg(long)]
+    dim: Option<usize>,
+    /// cosine, dot or l2.
+    #[arg(long)]
+    metric: Option<String>,
+    /// How vectors lie on disk: f32 or f16.
+    #[arg(long)]
+    stored: Option<String>,
+    /// Fields that filters may name, with commas between.
+    #[arg(long, value_name = "FIELD,...")]
+    fields: Option<String>,
+    /// Shards of the first table, where there is none yet.
+    #[arg(long)]
+    shards: Option<usize>,
+    /// Nodes of the first table, with commas between: each shard has a replica on every one.
+    #[arg(long, value_name = "NAME,...")]
+    nodes: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum VectorCommand {
+    /// Check every file of a node, a collection or a snapshot. Changes nothing.
+    Verify {
+        dir: PathBuf,
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+pub fn run(args: Args, settings: &Settings) -> anyhow::Result<ExitCode> {
+    if let Some(VectorCommand::Verify { dir, json }) = &args.command {
+        return verify(dir, *json);
+    }
+    let dir = PathBuf::from(settings.text("vector.dir", args.dir.clone())?);
+    let listen = settings.parsed("vector.listen", args.listen)?;
+    let spec = spec(&args, settings)?;
+    let id = settings.text("vector.node", args.node_id)?;
+    let id: NodeId = id.parse().map_err(|error| usage(format!("{error}")))?;
+    let etcd = list(settings.maybe("vector.etcd", args.etcd));
+    let collection = settings.text("vector.collection", args.collection)?;
+    let region = settings.text("node.region", None)?;
+    let shards = settings.parsed("vector.shards", args.shards)?;
+    let keys = settings.maybe("node.keys", args.keys);
+    let tls = keys.map(|dir| Tls::read(Path::new(&dir))).transpose()?;
+    let nodes = list(settings.maybe("vector.nodes", args.nodes));
+    let nodes: Result<Vec<NodeId>, _> = nodes.iter().map(|name| name.parse()).collect();
+    let mut nodes = nodes.map_err(|error| usage(format!("{error}")))?;
+    if nodes.is_empty() {
+        nodes.push(id.clone());
+    }
+    std::fs::create_dir_all(&dir)?;
+    roles::runtime()?.block_on(async {
+        let stop = roles::stop_on_signal()?;
+        let coordination =
+            coordination(&dir, &etcd, &format!("/skerry/{region}/{collection}")).await?;
+        let stores = Arc::new(Collections {
+            spec,
+            options: store::Options::default(),
+        });
+        let mut options = Options::new(id, dir.clone(), coordination, stores);
+        options.listen = listen;
+        options.tls = tls;
+        options.advertise = settings.maybe("vector.advertise", args.advertise);
+        options.first = Some(vec![nodes; shards]);
+        options.lease_ms = settings.parsed("vector.lease_ms", None)?;
+        let node = options.build().await?;
+        let handle = node.handle();
+        let addr = handle.addr().to_string();
+        roles::write_endpoints(&dir, &json!({"vector": addr}))?;
+        let mut running = tokio::spawn(node.run(stop.clone().cancelled_owned()));
+        tokio::select! {
+            ended = &mut running => return Ok(ended??),
+            () = handle.ready() => roles::say_ready(&format!("http://{addr}"))?,
+            () = stop.cancelled() => {}
+        }
+        running.await??;
+        anyhow::Ok(())
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn list(text: Option<String>) -> Vec<String> {
+    let text = text.unwrap_or_default();
+    let parts = text.split(',').map(str::trim);
+    parts
+        .filter(|part| !part.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+fn spec(args: &Args, settings: &Settings) -> anyhow::Result<Spec> {
+    let metric = settings.text("vector.metric", args.metric.clone())?;
+    let stored = settings.text("vector.stored", args.stored.clone())?;
+    let fields = list(settings.maybe("vector.fields", args.fields.clone()));
+    let mut fields: Vec<Box<str>> = fields.into_iter().map(Into::into).collect();
+    fields.sort();
+    fields.dedup();
+    Ok(Spec {
+        dim: settings.parsed("vector.dim", args.dim)?,
+        metric: match metric.as_str() {
+            "cosine" => Metric::Cosine,
+            "dot" => Metric::Dot,
+            "l2" => Metric::L2,
+            other => {
+                return Err(usage(format!(
+                    "the metric {other:?} is none of cosine, dot, l2"
+                )));
+            }
+        },
+        stored: match stored.as_str() {
+            "f32" => Stored::F32,
+            "f16" => Stored::F16,
+            other => return Err(usage(format!("stored {other:?} is none of f32, f16"))),
+        },
+        fields,
+    })
+}
+
+async fn coordination(
+    dir: &Path,
+    etcd: &[String],
+    prefix: &str,
+) -> anyhow::Result<Arc<dyn Coordination>> {
+    if etcd.is_empty() {
+        return Ok(Arc::new(Embedded::open(dir)?));
+    }
+    #[cfg(feature = "etcd")]
+    {
+        use skerry_vector_shard::coordination::etcd::Etcd;
+        Ok(Arc::new(Etcd::connect(etcd, prefix).await?))
+    }
+    #[cfg(not(feature = "etcd"))]
+    {
+        let _ = prefix;
+        Err(usage(
+            "this binary is built without etcd: build it with `--features etcd` (needs protoc)",
+        ))
+    }
+}
+
+/// The collections below a folder: itself, or those of a node's shards.
+fn collections(dir: &Path, depth: usize, found: &mut Vec<PathBuf>) -> anyhow::Result<()> {
+    if dir.join("MANIFEST").exists() || dir.join("FORMAT").exists() {
+        found.push(dir.to_path_buf());
+        return Ok(());
+    }
+    if depth == 0 {
+        return Ok(());
+    }
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            collections(&path, depth - 1, found)?;
+        }
+    }
+    found.sort();
+    Ok(())
+}
+
+fn verify(dir: &Path, as_json: bool) -> anyhow::Result<ExitCode> {
+    // NODE/shard-0000/g-000001/data
+    const DEPTH_MAX: usize = 3;
+    let mut found = Vec::new();
+    collections(dir, DEPTH_MAX, &mut found)?;
+    if found.is_empty() {
+        bail!("there is no collection in {}", dir.display());
+    }
+    let mut sound = true;
+    let mut reports = Vec::new();
+    for path in found {
+        let bar = output::progress(Some(1), "checking");
+        let report = store::verify(&path, &mut |progress| {
+            bar.set_length(progress.bytes_total);
+            bar.set_position(progress.bytes_done);
+        });
+        bar.finish_and_clear();
+        let report = match report {
+            Ok(report) => report,
+            Err(error) => store::VerifyReport {
+                damage: vec![error],
+                ..Default::default()
+            },
+        };
+        sound &= report.is_sound();
+        reports.push((path, report));
+    }
+    if as_json {
+        let all: Vec<_> = reports
+            .iter()
+            .map(|(path, report)| {
+                let damage = report.damage.iter();
+                let damage = damage.map(|error| json!({"code": error.code(), "detail": error.to_string()}));
+                json!({
+                    "dir": path, "ok": report.is_sound(), "segments": report.segments, "rows": report.rows,
+                    "dead": report.dead, "logs": report.logs, "log_records": report.log_records,
+                    "last_seq": report.last_seq, "bytes": report.bytes, "torn_bytes": report.torn_bytes,
+                    "strays": report.strays, "damage": damage.collect::<Vec<_>>(),
+                })
+            })
+            .collect();
+        println!("{}", serde_json::to_string(&all)?);
+    } else {
+        let rows = reports.iter().map(|(path, report)| {
+            let damage = report.damage.iter().map(ToString::to_string);
+            let damage: Vec<String> = damage.collect();
+            let verdict = if damage.is_empty() {
+                "ok".to_owned()
+            } else {
+                damage.join("; ")
+            };
+            vec![
+                path.display().to_string(),
+                report.rows.to_string(),
+                report.log_records.to_string(),
+                report.last_seq.to_string(),
+                report.bytes.to_string(),
+                verdict,
+            ]
+        });
+        let header = [
+            "collection",
+            "rows",
+            "log records",
+            "last",
+            "bytes",
+            "verdict",
+        ];
+        output::table(&header, rows);
+    }
+    Ok(if sound {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(1)
+    })
+}

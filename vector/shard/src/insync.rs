@@ -1,0 +1,213 @@
+//! Which replicas have every acknowledged write. Pure: the leader feeds it acknowledgements and asks
+//! what is confirmed; changes of the set go through coordination first where they take a member out,
+//! and are counted here first where they add one.
+//!
+//! Invariants: a write counts as confirmed when every member has it on disk; where a shard has several
+//! replicas the leader alone confirms nothing; a replica joins only when it has all that was
+//! confirmed.
+
+use crate::table::NodeId;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A follower that lacks no more records than this may join, and serves searches.
+pub const LAG_RECORDS_MAX: u64 = 20_000;
+
+#[derive(Debug)]
+pub struct Tracker {
+    me: NodeId,
+    /// Whether the table lists this node alone.
+    alone: bool,
+    members: BTreeSet<NodeId>,
+    /// What followers that are connected have on disk.
+    acked: BTreeMap<NodeId, u64>,
+    head: u64,
+    confirmed: u64,
+}
+
+impl Tracker {
+    /// At the beginning of a term everything in the leader's log is on its way to be confirmed.
+    #[must_use]
+    pub fn new(
+        me: NodeId,
+        members: impl IntoIterator<Item = NodeId>,
+        replicas: usize,
+        head: u64,
+    ) -> Self {
+        let mut tracker = Self {
+            me: me.clone(),
+            alone: replicas <= 1,
+            members: members.into_iter().collect(),
+            acked: BTreeMap::new(),
+            head,
+            confirmed: 0,
+        };
+        tracker.members.insert(me);
+        tracker.count();
+        tracker
+    }
+
+    fn others(&self) -> impl Iterator<Item = &NodeId> {
+        self.members.iter().filter(|node| **node != self.me)
+    }
+
+    fn count(&mut self) {
+        let acked = |node: &NodeId| self.acked.get(node).copied().unwrap_or(0);
+        let least = match self.others().map(acked).min() {
+            Some(least) => least,
+            None if self.alone => self.head,
+            None => 0,
+        };
+        self.confirmed = self.confirmed.max(least.min(self.head));
+    }
+
+    /// The leader's log has grown.
+    pub fn on_head(&mut self, seq: u64) {
+        self.head = self.head.max(seq);
+        self.count();
+    }
+
+    pub fn on_ack(&mut self, node: &NodeId, seq: u64) {
+        let acked = self.acked.entry(node.clone()).or_insert(0);
+        *acked = (*acked).max(seq);
+        self.count();
+    }
+
+    /// A follower's stream has ended: it is not known any more what it has.
+    pub fn on_gone(&mut self, node: &NodeId) {
+        self.acked.remove(node);
+    }
+
+    /// The table has changed how many replicas there are.
+    pub fn on_replicas(&mut self, replicas: usize) {
+        self.alone = replicas <= 1;
+        self.count();
+    }
+
+    /// Up to here every member has the log.
+    #[must_use]
+    pub const fn confirmed(&self) -> u64 {
+        self.confirmed
+    }
+
+    #[must_use]
+    pub fn members(&self) -> Vec<NodeId> {
+        self.members.iter().cloned().collect()
+    }
+
+    /// Whether a write could be confirmed at all.
+    #[must_use]
+    pub fn is_enough(&self) -> bool {
+        self.alone || self.members.len() >= 2
+    }
+
+    pub fn set_members(&mut self, members: impl IntoIterator<Item = NodeId>) {
+        self.members = members.into_iter().collect();
+        self.members.insert(self.me.clone());
+        self.count();
+    }
+
+    /// Who is no member and could be: connected, and not far behind.
+    #[must_use]
+    pub fn joiners(&self) -> Vec<NodeId> {
+        let near =
+            |seq: u64| seq >= self.confirmed && self.head.saturating_sub(seq) <= LAG_RECORDS_MAX;
+        let ready = self
+            .acked
+            .iter()
+            .filter(|(node, seq)| near(**seq) && !self.members.contains(*node));
+        ready.map(|(node, _)| node.clone()).collect()
+    }
+
+    /// The set without those that lack `seq` (those that are gone alone, where `gone`): none where
+    /// nobody would be left beside the leader, for then nothing could be confirmed, and those who have
+    /// everything must stay known.
+    #[must_use]
+    pub fn without_laggards(&self, seq: u64, gone: bool) -> Option<Vec<NodeId>> {
+        let lags = |node: &NodeId| match self.acked.get(node) {
+            None => true,
+            Some(acked) => !gone && *acked < seq,
+        };
+        let left: Vec<NodeId> = self
+            .members
+            .iter()
+            .filter(|node| **node == self.me || !lags(node))
+            .cloned()
+            .collect();
+        (left.len() < self.members.len() && left.len() >= 2).then_some(left)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(name: &str) -> NodeId {
+        NodeId::new(name).unwrap()
+    }
+
+    fn three() -> Tracker {
+        Tracker::new(node("a"), [node("b"), node("c")], 3, 10)
+    }
+
+    #[test]
+    fn a_write_is_confirmed_by_every_member() {
+        let mut tracker = three();
+        tracker.on_ack(&node("b"), 10);
+        assert_eq!(tracker.confirmed(), 0, "c may have nothing");
+        tracker.on_ack(&node("c"), 8);
+        assert_eq!(tracker.confirmed(), 8);
+        tracker.on_ack(&node("b"), 99);
+        tracker.on_ack(&node("c"), 99);
+        assert_eq!(tracker.confirmed(), 10, "never beyond the leader's own log");
+    }
+
+    #[test]
+    fn who_lags_goes_unless_nobody_would_be_left() {
+        let mut tracker = three();
+        tracker.on_ack(&node("b"), 10);
+        tracker.on_ack(&node("c"), 4);
+        assert_eq!(tracker.without_laggards(10, true), None, "both are there");
+        assert_eq!(
+            tracker.without_laggards(10, false).unwrap(),
+            [node("a"), node("b")]
+        );
+        tracker.set_members([node("a"), node("b")]);
+        assert_eq!(tracker.confirmed(), 10);
+        tracker.on_gone(&node("b"));
+        tracker.on_head(11);
+        assert_eq!(
+            tracker.without_laggards(11, true),
+            None,
+            "b has everything, and stays known"
+        );
+        assert_eq!(tracker.confirmed(), 10);
+        assert_eq!(
+            tracker.joiners(),
+            [] as [NodeId; 0],
+            "c lacks what was confirmed"
+        );
+        tracker.on_ack(&node("c"), 10);
+        assert_eq!(tracker.joiners(), [node("c")]);
+    }
+
+    #[test]
+    fn a_leader_alone_confirms_only_where_the_table_says_so() {
+        let mut tracker = Tracker::new(node("a"), [], 3, 0);
+        tracker.on_head(5);
+        assert!(!tracker.is_enough());
+        assert_eq!(tracker.confirmed(), 0);
+        let mut tracker = Tracker::new(node("a"), [], 1, 0);
+        tracker.on_head(5);
+        assert!(tracker.is_enough());
+        assert_eq!(tracker.confirmed(), 5);
+    }
+
+    #[test]
+    fn a_far_follower_does_not_join() {
+        let mut tracker = Tracker::new(node("a"), [], 2, LAG_RECORDS_MAX + 2);
+        tracker.on_ack(&node("b"), 1);
+        assert_eq!(tracker.joiners(), [] as [NodeId; 0]);
+        tracker.on_ack(&node("b"), 2);
+        assert_eq!(tracker.joiners(), [node("b")]);
+    }
+}

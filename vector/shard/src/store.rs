@@ -1,0 +1,143 @@
+//! The port to what holds a shard's records: a durable collection, or memory in tests.
+//!
+//! Invariants that an implementation keeps: a write is all or nothing and durable on return; its
+//! sequence numbers follow each other without a gap; two stores that applied the same log up to the
+//! same number answer alike, and have equal fingerprints. Calls block: nothing here is called on a
+//! thread that drives others.
+
+use skerry_vector_index::{Found, IndexError, Query, Record, Write};
+use skerry_wire::value::metadata;
+use std::path::Path;
+use std::sync::Arc;
+use xxhash_rust::xxh3::Xxh3;
+
+/// Records of a page while a fingerprint is taken.
+const FINGERPRINT_PAGE_RECORDS: usize = 2_000;
+
+/// Why a store could not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error(transparent)]
+    Invalid(#[from] IndexError),
+    /// The log begins after the wanted number.
+    #[error("the log no longer reaches back to {0}")]
+    LogGone(u64),
+    #[error("record {got} does not follow {seq}")]
+    Gap { got: u64, seq: u64 },
+    #[error("too much waits to be written")]
+    Full,
+    /// The caller's fault.
+    #[error("{reason}")]
+    Refused { code: &'static str, reason: String },
+    /// It does nothing more until it is opened again.
+    #[error("{reason}")]
+    Failed { code: &'static str, reason: String },
+}
+
+impl StoreError {
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Invalid(error) => error.code(),
+            Self::LogGone(_) => "shard_log_gone",
+            Self::Gap { .. } => "shard_log_gap",
+            Self::Full => "vector_full",
+            Self::Refused { code, .. } | Self::Failed { code, .. } => code,
+        }
+    }
+}
+
+/// The numbers that a batch of writes got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Committed {
+    pub first_seq: u64,
+    pub last_seq: u64,
+}
+
+/// A write with its number.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LogRecord {
+    pub seq: u64,
+    pub write: Write,
+}
+
+/// Some records, in an order of the store's own that does not change.
+#[derive(Debug, Clone, Default)]
+pub struct Page {
+    pub records: Vec<Record>,
+    /// Where the next page begins: after this id. None where this is the last page.
+    pub next: Option<Box<str>>,
+}
+
+/// A sum over records (ids, vectors, payloads; not their numbers) that does not depend on their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Fingerprint {
+    pub count: u64,
+    pub hash: u64,
+}
+
+/// Which ids are meant.
+pub type Keep<'a> = &'a (dyn Fn(&str) -> bool + Sync);
+
+/// One replica's records.
+pub trait Store: Send + Sync + 'static {
+    /// As the leader.
+    fn write(&self, writes: Vec<Write>) -> Result<Committed, StoreError>;
+    /// What another store holds, to its last bit.
+    fn copy(&self, writes: Vec<Write>) -> Result<Committed, StoreError>;
+    /// As a follower: the leader's records. Those that are there already are skipped. The number of
+    /// the last one.
+    fn apply(&self, records: Vec<LogRecord>) -> Result<u64, StoreError>;
+    /// What comes after `seq`, up to about so many bytes, at least one record where there is one.
+    fn log_since(&self, seq: u64, bytes_max: usize) -> Result<Vec<LogRecord>, StoreError>;
+    fn search_batch(&self, queries: &[Query]) -> Result<Vec<Vec<Found>>, StoreError>;
+    fn get(&self, id: &str) -> Result<Option<(Record, u64)>, StoreError>;
+    /// Live records whose ids are kept, after an id. What is written while pages are read is in them or
+    /// not.
+    fn scan(&self, after: Option<&str>, max: usize, keep: Keep<'_>) -> Result<Page, StoreError>;
+    /// Of the records whose ids are kept. Read page by page: the caller keeps writes away.
+    fn fingerprint(&self, keep: Keep<'_>) -> Result<Fingerprint, StoreError> {
+        let mut sum = Fingerprint::default();
+        let mut after: Option<Box<str>> = None;
+        loop {
+            let page = self.scan(after.as_deref(), FINGERPRINT_PAGE_RECORDS, keep)?;
+            for record in &page.records {
+                sum.count += 1;
+                sum.hash = sum.hash.wrapping_add(hash_of(record));
+            }
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return Ok(sum),
+            }
+        }
+    }
+    /// The number of the last write; 0 before the first.
+    fn seq(&self) -> u64;
+    /// Live records.
+    fn len(&self) -> u64;
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// Writes all of it into an empty folder.
+    fn snapshot_to(&self, folder: &Path) -> Result<(), StoreError>;
+}
+
+/// Of the id, the bits of the vector, and the payload.
+fn hash_of(record: &Record) -> u64 {
+    let mut hash = Xxh3::new();
+    hash.update(&(record.id.len() as u64).to_le_bytes());
+    hash.update(record.id.as_bytes());
+    for value in &record.vector {
+        hash.update(&value.to_le_bytes());
+    }
+    hash.update(metadata::of(&record.payload).as_bytes());
+    hash.digest()
+}
+
+/// Where stores come from.
+pub trait Stores: Send + Sync + 'static {
+    /// Opens what a folder holds, or makes it.
+    fn open(&self, dir: &Path) -> Result<Arc<dyn Store>, StoreError>;
+    /// Makes in an empty folder what a snapshot holds.
+    fn restore(&self, snapshot: &Path, dir: &Path) -> Result<(), StoreError>;
+}

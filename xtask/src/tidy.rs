@@ -27,7 +27,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // Tools and tests stand outside: they drive the product as a user does.
     ("tests", &["shared/"]),
     ("benches/report", &[]),
-    ("benches/vector", &["benches/report", "vector/"]),
+    (
+        "benches/vector",
+        &["shared/types", "benches/report", "vector/"],
+    ),
     ("benches", &["benches/report", "shared/", "tests", "edge/"]),
     ("xtask", &[]),
 ];

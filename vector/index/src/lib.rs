@@ -1,7 +1,8 @@
-//! Vector search over one segment: exact up to [`EXACT_MAX`] vectors, a graph above.
+//! Vector search: [`Index`] over rows in memory, exact up to [`EXACT_MAX`] of them and a graph above;
+//! [`store::Collection`] for records under ids, durable, with payloads to filter by.
 //!
-//! The surface is narrow on purpose: build from rows, ask for the nearest rows, with or without a
-//! condition. What lies inside is an exact scan, or a packed graph (see [`graph`]).
+//! Both stand on the same parts: codes of a byte a component ([`kernel_name`] says which instructions
+//! multiply them), a packed graph ([`graph`]), exact scores from the stored vectors.
 //!
 //! Invariants: what is not finite or has the wrong dimension never reaches a kernel or the graph; a
 //! score is always computed from the stored vectors by one kernel with one order of additions, so

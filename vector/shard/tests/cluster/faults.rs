@@ -213,3 +213,40 @@ async fn an_answer_without_a_shard_says_so() {
         "{error}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_lacks_acknowledged_writes_does_not_lead() {
+    let cluster = Cluster::start(&["a", "b", "c"], &[&["a", "b", "c"]]).await;
+    let router = cluster.router();
+    let leader = cluster.leader(0).unwrap();
+    let away = ["a", "b", "c"]
+        .into_iter()
+        .find(|name| *name != leader)
+        .unwrap();
+    cluster.kill(away);
+    let token = router
+        .write(vec![upsert("x", 1)], 5_000)
+        .await
+        .unwrap()
+        .all()
+        .unwrap();
+    // Whoever has the write goes; who lacks it comes back alone.
+    let others: Vec<&str> = ["a", "b", "c"]
+        .into_iter()
+        .filter(|name| *name != away)
+        .collect();
+    others.iter().for_each(|name| cluster.kill(name));
+    until("nobody leads", async || cluster.leader(0).is_none()).await;
+    cluster.up(away).await;
+    let written = router.write(vec![upsert("y", 1)], 1_500).await.unwrap();
+    assert_eq!(
+        written.failed[0].error.code(),
+        "shard_not_leader",
+        "it waits"
+    );
+    for name in others {
+        cluster.up(name).await;
+    }
+    cluster.settled().await;
+    check(&router, &Model::from([("x".to_owned(), 1)]), &token).await;
+}

@@ -151,3 +151,62 @@ fn whole(path: &Path) -> anyhow::Result<Vec<f32>> {
     let bytes = std::fs::metadata(path)?.len();
     floats(path, (bytes / 4) as usize)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DIM: usize = 24;
+    const ROWS: usize = 3_000;
+
+    /// Vectors of length 1 around 300 centres, the same for one seed.
+    fn vectors(count: usize, seed: u64) -> Vec<f32> {
+        let noise = |at: u64| {
+            let x = at.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            ((x ^ (x >> 31)) >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+        };
+        let mut all = Vec::with_capacity(count * DIM);
+        for row in 0..count as u64 {
+            let centre = row % 300 * 977;
+            let vector: Vec<f32> = (0..DIM as u64)
+                .map(|d| noise(centre + d * 31) + 0.5 * noise(seed << 40 | row << 8 | d))
+                .collect();
+            let length = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
+            all.extend(vector.iter().map(|x| x / length));
+        }
+        all
+    }
+
+    fn found(engine: &mut dyn Engine, base: &[f32], queries: &[f32], wanted: &[Vec<u32>]) -> usize {
+        let mut hits = 0;
+        for (query, wanted) in queries.chunks_exact(DIM).zip(wanted) {
+            let mut rows = Vec::new();
+            engine.search(base, query, 10, 40, &mut rows).unwrap();
+            hits += rows.iter().filter(|row| wanted.contains(row)).count();
+        }
+        hits
+    }
+
+    #[test]
+    fn ours_finds_as_much_as_hnsw_rs() {
+        let (base, queries) = (vectors(ROWS, 1), vectors(100, 2));
+        let nearest = |query: &[f32]| {
+            let mut scored: Vec<(f32, u32)> = base
+                .chunks_exact(DIM)
+                .zip(0..)
+                .map(|(vector, row)| (crate::cases::dot(query, vector), row))
+                .collect();
+            scored.sort_by(|a, b| b.0.total_cmp(&a.0));
+            scored.iter().take(10).map(|(_, row)| *row).collect()
+        };
+        let wanted: Vec<Vec<u32>> = queries.chunks_exact(DIM).map(nearest).collect();
+        let (mut ours, mut reference) = (Ours::default(), HnswRs::default());
+        ours.build(DIM, &base).unwrap();
+        reference.build(DIM, &base).unwrap();
+        let ours = found(&mut ours, &base, &queries, &wanted);
+        let reference = found(&mut reference, &base, &queries, &wanted);
+        assert!(reference >= 900, "the reference finds {reference} of 1,000");
+        assert!(ours + 10 >= reference, "of 1,000: {ours} and {reference}");
+    }
+}

@@ -15,7 +15,7 @@ pub const SEEDS_MAX: usize = 64;
 /// Nodes scored for each one looked at, at most, where links of links are followed.
 const FRESH_MAX: usize = 2 * super::DEGREE;
 /// Rows scored at once by a scan.
-const SCAN_ROWS: usize = 256;
+const SCAN_ROWS: usize = 32;
 /// With a filter, nodes kept for each that passes, at most: beyond that the filter passes too little
 /// near the query for a sweep.
 const SPREAD_MAX: usize = 8;
@@ -369,16 +369,26 @@ impl Packed {
     ) -> Vec<(u32, f32)> {
         let mut best = Best::new(want);
         let mut rows = rows.filter(|row| (*row as usize) < self.rows);
+        // The codes of a part are on their way while those of the part before are scored.
+        let mut next: Vec<(u32, u32)> = Vec::with_capacity(SCAN_ROWS);
         loop {
             scratch.rows.clear();
-            scratch.rows.extend(rows.by_ref().take(SCAN_ROWS));
-            if scratch.rows.is_empty() {
-                return best.into_sorted();
-            }
             scratch.fresh.clear();
-            scratch
-                .fresh
-                .extend(scratch.rows.iter().map(|row| self.node_of(*row)));
+            for (row, node) in next.drain(..) {
+                scratch.rows.push(row);
+                scratch.fresh.push(node);
+            }
+            for row in rows.by_ref().take(SCAN_ROWS) {
+                let node = self.node_of(row);
+                self.codes.fetch(node);
+                next.push((row, node));
+            }
+            if scratch.rows.is_empty() {
+                if next.is_empty() {
+                    return best.into_sorted();
+                }
+                continue;
+            }
             let (products, scores) = (&mut scratch.products, &mut scratch.scores);
             self.codes.scores(query, &scratch.fresh, products, scores);
             for (row, score) in scratch.rows.iter().zip(scores.iter()) {

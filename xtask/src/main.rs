@@ -6,8 +6,10 @@
 #![forbid(unsafe_code)]
 
 mod cargo;
+mod neon;
 mod paths;
 mod product;
+mod sysroot;
 mod test;
 mod tidy;
 mod tools;
@@ -50,6 +52,14 @@ enum Command {
         #[arg(long)]
         verbose: bool,
     },
+    /// Test the vector kernels as a machine with NEON runs them, in an emulator where this is none.
+    Neon {
+        /// Every test of the index, not those of the kernels alone: minutes in the emulator.
+        #[arg(long)]
+        all: bool,
+        #[arg(long)]
+        verbose: bool,
+    },
     /// Dependency direction, path pages, ADR numbers, file lengths.
     Tidy,
     /// Licences, bans and sources of the dependencies (`cargo deny`).
@@ -81,6 +91,7 @@ fn main() -> ExitCode {
         Command::Wasm { verbose } => {
             wasm::build(verbose).map(|path| println!("{}", path.display()))
         }
+        Command::Neon { all, verbose } => neon::run(all, verbose),
         Command::Tidy => tidy::run(),
         Command::Deny => tools::deny(),
         Command::Fuzz { seconds } => tools::fuzz(seconds),

@@ -5,6 +5,7 @@
 //! plain code give the same bits.
 
 use crate::codes::{Codes, LANES};
+use crate::kernels;
 
 /// Asked for more than this share of all rows, the codes would leave out too few to be worth it.
 const CODED_SHARE: usize = 4;
@@ -143,7 +144,8 @@ impl Rows {
         });
         hopeful.cut();
         let groups = hopeful.kept.iter().map(|(row, ..)| self.groups_of(*row));
-        groups.for_each(fetch);
+        // Rows to be scored lie anywhere in memory.
+        groups.for_each(kernels::fetch);
         self.scored(query, k, hopeful.kept.iter().map(|(row, ..)| *row))
     }
 }
@@ -243,16 +245,6 @@ impl Best {
             (*key as u32, f32::from_bits(bits))
         });
         restored.collect()
-    }
-}
-
-/// Says that a row will be read soon: rows to be scored lie anywhere in memory.
-fn fetch(groups: &[[f32; LANES]]) {
-    #[cfg(target_arch = "x86_64")]
-    for pair in groups.chunks(2) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: the address is that of a live reference, and a fetch has no other effect.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(pair.as_ptr().cast()) };
     }
 }
 

@@ -5,6 +5,8 @@ use bytemuck::Pod;
 use memmap2::MmapMut;
 use std::ops::{Deref, DerefMut};
 
+/// No system that this runs on has smaller pages: a map is aligned to it.
+const PAGE_BYTES_MIN: usize = 4 << 10;
 /// Below this, large pages would waste more than they spare.
 const LARGE_BYTES_MIN: usize = 4 << 20;
 
@@ -23,6 +25,8 @@ enum Room<T> {
 impl<T: Pod> Room<T> {
     /// At least `count` zeros.
     fn new(count: usize) -> Self {
+        // Else the casts below would fail.
+        const { assert!(size_of::<T>() > 0 && align_of::<T>() <= PAGE_BYTES_MIN) }
         let bytes = count.saturating_mul(size_of::<T>());
         if bytes >= LARGE_BYTES_MIN
             && let Ok(map) = MmapMut::map_anon(bytes)
@@ -38,7 +42,7 @@ impl<T: Pod> Room<T> {
     fn all(&self) -> &[T] {
         match self {
             Self::Small(values) => values,
-            // Maps are aligned to pages: the cast fails for no type that is used here.
+            // The cast does not fail: maps are aligned to pages.
             Self::Large(map) => {
                 let whole = map.len() / size_of::<T>() * size_of::<T>();
                 bytemuck::try_cast_slice(map.get(..whole).unwrap_or_default()).unwrap_or_default()
@@ -127,5 +131,21 @@ mod tests {
             assert_eq!((hot.len(), hot.last()), (count, Some(&3)));
         }
         assert_eq!(*Hot::filled(7u8, 3), [7, 7, 7]);
+    }
+
+    #[test]
+    fn lines_are_aligned_and_whole_in_small_and_large_rooms() {
+        use crate::kernels::{Line, STRIDE};
+        let lines_of_large = LARGE_BYTES_MIN / STRIDE;
+        for count in [0, 1, lines_of_large - 1, lines_of_large, lines_of_large + 1] {
+            let mut hot = Hot::filled(Line([1; STRIDE]), count);
+            hot.extend_from_slice(&[]);
+            hot.extend_from_slice(&[Line([2; STRIDE]), Line([3; STRIDE])]);
+            assert_eq!(hot.len(), count + 2);
+            assert!(hot.as_ptr().addr().is_multiple_of(align_of::<Line>()));
+            let codes = hot.iter().map(|line| line.0[STRIDE - 1]);
+            let want = std::iter::repeat_n(1, count).chain([2, 3]);
+            assert!(codes.eq(want), "{count}");
+        }
     }
 }

@@ -95,14 +95,14 @@ fn halve(row: &[Line], query: &mut [QueryLine]) -> i32 {
     super::plain::halve(row, query)
 }
 
-#[inline(always)]
+#[inline]
+#[target_feature(enable = "avx2")]
 fn each(
     a: &[[f32; LANES]],
     b: &[[f32; LANES]],
     step: impl Fn(__m256, __m256, __m256) -> __m256,
 ) -> [f32; LANES] {
-    // SAFETY: only called where AVX2 is there; loads and stores stay within arrays of 32 floats and
-    // have no alignment.
+    // SAFETY: loads and stores stay within arrays of 32 floats and have no alignment.
     unsafe {
         let mut sums = [_mm256_setzero_ps(); LANES / 8];
         for (a, b) in a.iter().zip(b) {

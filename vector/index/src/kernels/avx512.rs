@@ -74,14 +74,14 @@ fn halve(row: &[Line], query: &mut [QueryLine]) -> i32 {
     super::plain::halve(row, query)
 }
 
-#[inline(always)]
+#[inline]
+#[target_feature(enable = "avx512f")]
 fn each(
     a: &[[f32; LANES]],
     b: &[[f32; LANES]],
     step: impl Fn(__m512, __m512, __m512) -> __m512,
 ) -> [f32; LANES] {
-    // SAFETY: only called where AVX-512 is there; loads and stores stay within arrays of 32 floats
-    // and have no alignment.
+    // SAFETY: loads and stores stay within arrays of 32 floats and have no alignment.
     unsafe {
         let mut sums = [_mm512_setzero_ps(); LANES / 16];
         for (a, b) in a.iter().zip(b) {

@@ -11,6 +11,7 @@ pub static PATH: Path = Path {
     l2_f32,
 };
 
+#[target_feature(enable = "neon")]
 unsafe fn dots(
     table: *const Line,
     lines: usize,
@@ -50,13 +51,14 @@ unsafe fn dots(
     }
 }
 
-#[inline(always)]
+#[inline]
+#[target_feature(enable = "neon")]
 fn each(
     a: &[[f32; LANES]],
     b: &[[f32; LANES]],
     step: impl Fn(float32x4_t, float32x4_t, float32x4_t) -> float32x4_t,
 ) -> [f32; LANES] {
-    // SAFETY: NEON is part of every aarch64; loads and stores stay within arrays of 32 floats.
+    // SAFETY: loads and stores stay within arrays of 32 floats.
     unsafe {
         let mut sums = [vdupq_n_f32(0.0); LANES / 4];
         for (a, b) in a.iter().zip(b) {
@@ -73,14 +75,15 @@ fn each(
     }
 }
 
+#[target_feature(enable = "neon")]
 fn dot_f32(a: &[[f32; LANES]], b: &[[f32; LANES]]) -> [f32; LANES] {
-    // SAFETY: NEON is part of every aarch64.
-    each(a, b, |sum, a, b| unsafe { vaddq_f32(sum, vmulq_f32(a, b)) })
+    // Not `vfmaq_f32`: it rounds once where the other paths round twice.
+    each(a, b, |sum, a, b| vaddq_f32(sum, vmulq_f32(a, b)))
 }
 
+#[target_feature(enable = "neon")]
 fn l2_f32(a: &[[f32; LANES]], b: &[[f32; LANES]]) -> [f32; LANES] {
-    // SAFETY: NEON is part of every aarch64.
-    each(a, b, |sum, a, b| unsafe {
+    each(a, b, |sum, a, b| {
         let apart = vsubq_f32(a, b);
         vaddq_f32(sum, vmulq_f32(apart, apart))
     })

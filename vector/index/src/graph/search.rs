@@ -109,7 +109,7 @@ impl Pool {
         if self.is_full() {
             let worst = self.kept.last()?;
             // What is no number is not better.
-            if !(score > worst.score) {
+            if score.is_nan() || score <= worst.score {
                 return None;
             }
         }

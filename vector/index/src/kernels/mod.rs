@@ -47,6 +47,9 @@ pub enum Which<'a> {
     From(u32),
 }
 
+/// Sums over two vectors, kept apart by lanes.
+type InLanes = unsafe fn(&[[f32; LANES]], &[[f32; LANES]]) -> [f32; LANES];
+
 /// One implementation of all inner loops.
 ///
 /// The `dots` of a table of rows of `lines` lines, for each of `which`: the sum of code times query
@@ -60,8 +63,8 @@ struct Path {
     name: &'static str,
     dots: unsafe fn(*const Line, usize, Which<'_>, &[QueryLine], i32, &mut [i32]),
     halve: unsafe fn(&[Line], &mut [QueryLine]) -> i32,
-    dot_f32: unsafe fn(&[[f32; LANES]], &[[f32; LANES]]) -> [f32; LANES],
-    l2_f32: unsafe fn(&[[f32; LANES]], &[[f32; LANES]]) -> [f32; LANES],
+    dot_f32: InLanes,
+    l2_f32: InLanes,
 }
 
 fn path() -> &'static Path {

@@ -1,8 +1,9 @@
 //! What the origin pushed: the newest good one of each kind, in memory and on disk.
 //!
 //! Invariants: a push is used only after its hash and its meaning were checked ([`check`]); what is
-//! refused changes nothing, and the last good one is kept for ever; epochs only go up; readers see a
-//! whole snapshot, never half of a change. A corrupt file is set aside, counted, and the rest goes on.
+//! refused changes nothing, and the last good one is kept for ever; it is on disk before it is used;
+//! epochs only go up; readers see a whole snapshot, never half of a change. A corrupt file is set aside,
+//! counted, and the rest goes on.
 
 pub mod check;
 mod keys;
@@ -187,24 +188,13 @@ impl Held {
         Ok(held)
     }
 
-    /// Checks a push and, where it is good, uses it and keeps it. What is held already is no fault.
+    /// Checks a push and, where it is good, keeps it and uses it. What is held already is no fault.
     /// Blocks on the disk.
     pub fn push(&self, header: &PushHeader, body: Bytes, now: Millis) -> Result<(), Refused> {
         if self.writer.lock().get(&header.kind) == Some(&(header.epoch, header.sha256)) {
             return Ok(());
         }
-        let bytes = body.clone();
-        self.install(header, body, now)?;
-        if let Some(dir) = &self.dir {
-            let path = file_of(dir, header.kind);
-            let head = encode(header).unwrap_or_default();
-            let length = u32::try_from(head.len()).unwrap_or_default().to_le_bytes();
-            if let Err(error) = files::write_whole(&path, &[&length, &head, &bytes]) {
-                // It serves from memory; only a restart without the origin would miss it.
-                tracing::error!(%error, path = %path.display(), "a push is not kept on disk");
-            }
-        }
-        Ok(())
+        self.install(header, body, now)
     }
 
     fn install(
@@ -228,9 +218,23 @@ impl Held {
         }
         let forced = last.is_some_and(|(epoch, _)| header.epoch - epoch >= FORCED_EPOCH_STEP);
         let checked = check(header, &body, &self.now.load(), forced)?;
+        self.keep(header, &body);
         writer.insert(header.kind, (header.epoch, hash));
         self.change(|snapshot| self.apply(snapshot, header.epoch, checked), now);
         Ok(())
+    }
+
+    /// Writes a push to disk. Callers hold the writer's lock, and use the push after this: an item
+    /// that was seen to be gone does not come back with a crash.
+    fn keep(&self, header: &PushHeader, body: &[u8]) {
+        let Some(dir) = &self.dir else { return };
+        let path = file_of(dir, header.kind);
+        let head = encode(header).unwrap_or_default();
+        let length = u32::try_from(head.len()).unwrap_or_default().to_le_bytes();
+        if let Err(error) = files::write_whole(&path, &[&length, &head, body]) {
+            // It serves from memory; only a restart without the origin would miss it.
+            tracing::error!(%error, path = %path.display(), "a push is not kept on disk");
+        }
     }
 
     fn apply(&self, snapshot: &mut Snapshot, epoch: u64, checked: Checked) {

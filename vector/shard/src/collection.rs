@@ -48,37 +48,21 @@ impl From<durable::StoreError> for StoreError {
     }
 }
 
-const fn committed(committed: durable::Committed) -> Committed {
-    Committed {
-        first_seq: committed.first_seq,
-        last_seq: committed.last_seq,
-    }
-}
-
 impl Store for Durable {
     fn write(&self, writes: Vec<Write>) -> Result<Committed, StoreError> {
-        Ok(committed(self.0.write(writes)?))
+        Ok(self.0.write(writes)?)
     }
 
     fn copy(&self, writes: Vec<Write>) -> Result<Committed, StoreError> {
-        Ok(committed(self.0.write_copy(writes)?))
+        Ok(self.0.write_copy(writes)?)
     }
 
     fn apply(&self, records: Vec<LogRecord>) -> Result<u64, StoreError> {
-        let records = records.into_iter().map(|record| durable::LogRecord {
-            seq: record.seq,
-            write: record.write,
-        });
-        Ok(self.0.apply(records.collect())?)
+        Ok(self.0.apply(records)?)
     }
 
     fn log_since(&self, seq: u64, bytes_max: usize) -> Result<Vec<LogRecord>, StoreError> {
-        let slice = self.0.log_since(seq, bytes_max)?;
-        let records = slice.records.into_iter().map(|record| LogRecord {
-            seq: record.seq,
-            write: record.write,
-        });
-        Ok(records.collect())
+        Ok(self.0.log_since(seq, bytes_max)?.records)
     }
 
     fn search_batch(&self, queries: &[Query]) -> Result<Vec<Vec<Found>>, StoreError> {

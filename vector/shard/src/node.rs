@@ -13,7 +13,6 @@ use crate::replica::{Replica, blocking};
 use crate::service;
 use crate::store::Stores;
 use crate::table::{Draft, NodeId, ShardId, ShardTable};
-use crate::tend;
 use crate::tls::Tls;
 use parking_lot::RwLock;
 use std::collections::BTreeMap;
@@ -22,8 +21,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+
+mod replicas;
 
 const VIEW: &str = "VIEW";
 /// How long after a failure it is tried again, in milliseconds.
@@ -336,7 +336,7 @@ impl Node {
         ));
         let seen = tokio::spawn(follow_views(Arc::clone(&shared)));
         let known = tokio::spawn(register(Arc::clone(&shared), addr));
-        let tended = tokio::spawn(keep_replicas(Arc::clone(&shared)));
+        let tended = tokio::spawn(replicas::keep_replicas(Arc::clone(&shared)));
         drain.await;
         // Leads first: others can take them while this node still answers searches.
         shared.stop.cancel();
@@ -456,101 +456,5 @@ async fn register(shared: Arc<Shared>, addr: SocketAddr) {
             Err(error) => tracing::warn!(%error, "this node could not be registered"),
         }
         clock::sleep_ms(RETRY_MS).await;
-    }
-}
-
-struct Tended {
-    stop: CancellationToken,
-    task: JoinHandle<()>,
-}
-
-/// Opens the replicas that the table lists here, and closes those that it no longer lists.
-async fn keep_replicas(shared: Arc<Shared>) {
-    let mut views = shared.views.subscribe();
-    let mut tended: BTreeMap<ShardId, Tended> = BTreeMap::new();
-    loop {
-        let view = views.borrow_and_update().clone();
-        if let Some(view) = view {
-            let wanted = wanted(&view, &shared.options.id);
-            let gone: Vec<ShardId> = tended
-                .keys()
-                .filter(|shard| !wanted.contains(shard))
-                .copied()
-                .collect();
-            for shard in gone {
-                if let Some(old) = tended.remove(&shard) {
-                    old.stop.cancel();
-                    let _ = old.task.await;
-                }
-                retire(&shared, shard).await;
-            }
-            for shard in wanted {
-                tended.entry(shard).or_insert_with(|| {
-                    let stop = shared.stop.child_token();
-                    let task =
-                        tokio::spawn(open_and_tend(Arc::clone(&shared), shard, stop.clone()));
-                    Tended { stop, task }
-                });
-            }
-        }
-        tokio::select! {
-            () = shared.stop.cancelled() => break,
-            changed = views.changed() => if changed.is_err() { break },
-        }
-    }
-    for (_, old) in tended {
-        let _ = old.task.await;
-    }
-}
-
-async fn open_and_tend(shared: Arc<Shared>, shard: ShardId, stop: CancellationToken) {
-    let dir = shared.options.dir.join(format!("shard-{:04}", shard.0));
-    while !stop.is_cancelled() {
-        let (me, dir) = (shared.options.id.clone(), dir.clone());
-        let stores = Arc::clone(&shared.options.stores);
-        match blocking(move || Replica::open(shard, me, &dir, stores)).await {
-            Ok(replica) => {
-                let replica = Arc::new(replica);
-                shared.replicas.write().insert(shard, Arc::clone(&replica));
-                tend::run(&shared, &replica, &stop).await;
-                if stop.is_cancelled() {
-                    return;
-                }
-                // It failed: what is on disk is looked at again.
-                shared.replicas.write().remove(&shard);
-                drop(replica);
-            }
-            Err(error) => {
-                tracing::error!(%shard, code = error.code(), %error, "a shard could not be opened");
-            }
-        }
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = clock::sleep_ms(RETRY_MS) => {}
-        }
-    }
-}
-
-/// Closes a replica that is no longer this node's. Its files go only where the shard itself is gone:
-/// the target of a migration that was given up.
-async fn retire(shared: &Arc<Shared>, shard: ShardId) {
-    let Some(replica) = shared.replicas.write().remove(&shard) else {
-        return;
-    };
-    let gone = shared
-        .refresh()
-        .await
-        .is_ok_and(|table| table.shard(shard).is_none());
-    let dir = shared.options.dir.join(format!("shard-{:04}", shard.0));
-    let done = blocking(move || {
-        drop(replica);
-        if gone {
-            files::remove_dir(&dir).map_err(Error::io(&dir))?;
-        }
-        Ok(())
-    });
-    match done.await {
-        Ok(()) => tracing::info!(%shard, gone, "a shard left this node"),
-        Err(error) => tracing::warn!(%shard, %error, "a shard could not be put away"),
     }
 }

@@ -5,6 +5,7 @@
 //! same number answer alike, and have equal fingerprints. Calls block: nothing here is called on a
 //! thread that drives others.
 
+pub use skerry_vector_index::store::{Committed, LogRecord};
 use skerry_vector_index::{Found, IndexError, Query, Record, Write};
 use skerry_wire::value::metadata;
 use std::path::Path;
@@ -45,20 +46,6 @@ impl StoreError {
             Self::Refused { code, .. } | Self::Failed { code, .. } => code,
         }
     }
-}
-
-/// The numbers that a batch of writes got.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Committed {
-    pub first_seq: u64,
-    pub last_seq: u64,
-}
-
-/// A write with its number.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LogRecord {
-    pub seq: u64,
-    pub write: Write,
 }
 
 /// Some records, in an order of the store's own that does not change.

@@ -13,12 +13,14 @@ use skerry_vector_shard::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+
+#[path = "support/etcd.rs"]
+mod support;
 
 const DIM: usize = 64;
 const K: usize = 10;
@@ -94,11 +96,6 @@ impl Drop for Process {
     }
 }
 
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
-}
-
 struct Cluster {
     dir: PathBuf,
     etcd_port: u16,
@@ -110,11 +107,14 @@ struct Cluster {
 
 impl Cluster {
     fn new(dir: &Path) -> Self {
-        let ports = NODES.iter().map(|name| (*name, free_port())).collect();
+        let ports = NODES
+            .iter()
+            .map(|name| (*name, support::free_port()))
+            .collect();
         Self {
             dir: dir.to_path_buf(),
-            etcd_port: free_port(),
-            etcd_peer: free_port(),
+            etcd_port: support::free_port(),
+            etcd_peer: support::free_port(),
             etcd: None,
             ports,
             nodes: BTreeMap::new(),
@@ -122,28 +122,7 @@ impl Cluster {
     }
 
     fn start_etcd(&mut self) {
-        let url = |port: u16| format!("http://127.0.0.1:{port}");
-        let (client, peer) = (url(self.etcd_port), url(self.etcd_peer));
-        let child = Command::new("etcd")
-            .args(["--data-dir", &self.dir.join("etcd").to_string_lossy()])
-            .args(["--log-level", "error"])
-            .args([
-                "--listen-client-urls",
-                &client,
-                "--advertise-client-urls",
-                &client,
-            ])
-            .args([
-                "--listen-peer-urls",
-                &peer,
-                "--initial-advertise-peer-urls",
-                &peer,
-            ])
-            .args(["--initial-cluster", &format!("default={peer}")])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let child = support::spawn(&self.dir.join("etcd"), self.etcd_port, self.etcd_peer);
         self.etcd = Some(Process(child));
     }
 

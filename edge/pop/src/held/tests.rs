@@ -306,6 +306,32 @@ fn the_last_good_ones_are_there_after_a_restart_and_damage_is_set_aside() {
 }
 
 #[test]
+fn what_is_seen_to_be_gone_is_gone_after_a_crash() {
+    let dir = tempfile::tempdir().unwrap();
+    let held = Held::open(dir.path(), local(), NOW).unwrap();
+    std::thread::scope(|scope| {
+        let seen = scope.spawn(|| {
+            (1..=20).for_each(|epoch| {
+                while held.now().mask_epoch < epoch {
+                    std::hint::spin_loop();
+                }
+                let bytes = fs::read(file_of(dir.path(), PushKind::Mask)).unwrap();
+                let (kept, _) = split_file(&bytes).unwrap();
+                assert!(
+                    kept.epoch >= epoch,
+                    "{epoch} is used, {} is kept",
+                    kept.epoch
+                );
+            });
+        });
+        for epoch in 1..=20 {
+            assert_eq!(push(&held, PushKind::Mask, epoch, &mask(&[epoch])), "used");
+        }
+        seen.join().unwrap();
+    });
+}
+
+#[test]
 fn this_pops_keys_and_names_are_in_every_configuration() {
     let key = |n| skerry_wire::value::ApiKey {
         sha256: [n; 32],

@@ -29,8 +29,6 @@ pub struct Scratch {
     rows: Vec<u32>,
     products: Vec<i32>,
     scores: Vec<f32>,
-    /// Nodes scored since it was made.
-    pub scored: u64,
 }
 
 /// Which nodes have been seen: a stamp for each, and one number that says seen now.
@@ -201,7 +199,6 @@ impl Scratch {
                 Some(allow) if within => self.gather_within(links, node, allow),
                 _ => self.gather(links, node, score),
             }
-            self.scored += self.fresh.len() as u64;
             score.scores(&self.fresh, &mut self.products, &mut self.scores);
             let mut first = at + 1;
             for (node, score) in self.fresh.iter().zip(&self.scores) {

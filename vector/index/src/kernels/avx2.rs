@@ -1,7 +1,8 @@
 //! AVX2: `vpmaddubsw` multiplies 32 unsigned stored codes with signed query codes at once. Four rows
 //! are taken together, so that the query is loaded once and one reduction serves them all.
 
-use super::{CENTRE, LANES, Line, Path, QueryLine, Which};
+use super::fours::{TOGETHER, in_fours};
+use super::{LANES, Line, Path, QueryLine, Which};
 use std::arch::x86_64::*;
 
 pub static PATH: Path = Path {
@@ -12,8 +13,6 @@ pub static PATH: Path = Path {
     l2_f32,
 };
 
-const TOGETHER: usize = 4;
-
 #[target_feature(enable = "avx2")]
 unsafe fn dots(
     table: *const Line,
@@ -23,41 +22,11 @@ unsafe fn dots(
     sum: i32,
     out: &mut [i32],
 ) {
-    let offset = sum * i32::from(CENTRE);
-    let last = out.len().saturating_sub(1);
-    let row = |at: usize| {
-        let row = match which {
-            // What is beyond the last is computed as the last, and not kept.
-            Which::These(rows) => rows
-                .get(at)
-                .or(rows.last())
-                .copied()
-                .map_or(0, |row| row as usize),
-            Which::From(first) => first as usize + at.min(last),
-        };
-        // SAFETY: the row lies in the table, as the caller says.
-        unsafe { table.add(row * lines) }
-    };
-    let mut at = 0;
-    while at < out.len() {
-        let rows = [row(at), row(at + 1), row(at + 2), row(at + 3)];
-        if at + TOGETHER < out.len() {
-            for next in 0..TOGETHER {
-                let next = row(at + TOGETHER + next).cast::<i8>();
-                for line in 0..lines {
-                    // SAFETY: within the table; a fetch has no other effect.
-                    unsafe { _mm_prefetch::<_MM_HINT_T0>(next.add(line * 64)) };
-                }
-            }
-        }
-        // SAFETY: four rows of `lines` lines, and a query of as many.
-        let four = unsafe { four(rows, lines, query.as_ptr()) };
-        for (next, value) in four.into_iter().enumerate() {
-            if let Some(out) = out.get_mut(at + next) {
-                *out = value - offset;
-            }
-        }
-        at += TOGETHER;
+    // SAFETY: as the caller says; each four are rows of `lines` lines, and so is the query.
+    unsafe {
+        in_fours(table, lines, which, sum, out, |rows| {
+            four(rows, lines, query.as_ptr())
+        });
     }
 }
 

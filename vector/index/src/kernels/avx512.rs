@@ -1,6 +1,7 @@
 //! AVX-512 VNNI: `vpdpbusd` multiplies and adds 64 stored codes with as many of a query in one step.
 
-use super::{CENTRE, LANES, Line, Path, QueryLine, Which};
+use super::fours::{TOGETHER, in_fours};
+use super::{LANES, Line, Path, QueryLine, Which};
 use std::arch::x86_64::*;
 
 pub static PATH: Path = Path {
@@ -11,8 +12,6 @@ pub static PATH: Path = Path {
     l2_f32,
 };
 
-const TOGETHER: usize = 4;
-
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 unsafe fn dots(
     table: *const Line,
@@ -22,33 +21,7 @@ unsafe fn dots(
     sum: i32,
     out: &mut [i32],
 ) {
-    let offset = sum * i32::from(CENTRE);
-    let last = out.len().saturating_sub(1);
-    let row = |at: usize| {
-        let row = match which {
-            // What is beyond the last is computed as the last, and not kept.
-            Which::These(rows) => rows
-                .get(at)
-                .or(rows.last())
-                .copied()
-                .map_or(0, |row| row as usize),
-            Which::From(first) => first as usize + at.min(last),
-        };
-        // SAFETY: the row lies in the table, as the caller says.
-        unsafe { table.add(row * lines) }
-    };
-    let mut at = 0;
-    while at < out.len() {
-        let rows = [row(at), row(at + 1), row(at + 2), row(at + 3)];
-        if at + TOGETHER < out.len() {
-            for next in 0..TOGETHER {
-                let next = row(at + TOGETHER + next).cast::<i8>();
-                for line in 0..lines {
-                    // SAFETY: within the table; a fetch has no other effect.
-                    unsafe { _mm_prefetch::<_MM_HINT_T0>(next.add(line * 64)) };
-                }
-            }
-        }
+    let four = |rows: [*const Line; TOGETHER]| {
         let mut sums = [_mm512_setzero_si512(); TOGETHER];
         for (line, query) in query.iter().enumerate() {
             // SAFETY: a line is one register wide and aligned to it; all rows have `lines` lines.
@@ -60,13 +33,10 @@ unsafe fn dots(
                 }
             }
         }
-        for (next, sum) in sums.into_iter().enumerate() {
-            if let Some(out) = out.get_mut(at + next) {
-                *out = _mm512_reduce_add_epi32(sum) - offset;
-            }
-        }
-        at += TOGETHER;
-    }
+        sums.map(|sum| _mm512_reduce_add_epi32(sum))
+    };
+    // SAFETY: as the caller says.
+    unsafe { in_fours(table, lines, which, sum, out, four) }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]

@@ -11,6 +11,8 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod fours;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod plain;
@@ -45,6 +47,17 @@ pub enum Which<'a> {
     These(&'a [u32]),
     /// From a row on, as many as there is room for results.
     From(u32),
+}
+
+impl Which<'_> {
+    /// The row at a place of the results.
+    #[inline(always)]
+    fn row(self, at: usize) -> usize {
+        match self {
+            Self::These(rows) => rows.get(at).copied().unwrap_or(0) as usize,
+            Self::From(first) => first as usize + at,
+        }
+    }
 }
 
 /// Sums over two vectors, kept apart by lanes.

@@ -21,10 +21,7 @@ unsafe fn dots(
     out: &mut [i32],
 ) {
     for (at, out) in out.iter_mut().enumerate() {
-        let row = match which {
-            Which::These(rows) => rows.get(at).copied().unwrap_or(0) as usize,
-            Which::From(first) => first as usize + at,
-        };
+        let row = which.row(at);
         // SAFETY: the row lies in the table and has as many lines as the query, as the caller says;
         // a line is four registers wide.
         unsafe {

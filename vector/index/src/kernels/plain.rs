@@ -19,10 +19,7 @@ unsafe fn dots(
     out: &mut [i32],
 ) {
     for (at, out) in out.iter_mut().enumerate() {
-        let row = match which {
-            Which::These(rows) => rows.get(at).copied().unwrap_or(0) as usize,
-            Which::From(first) => first as usize + at,
-        };
+        let row = which.row(at);
         // SAFETY: the row lies in the table, as the caller says.
         let row = unsafe { std::slice::from_raw_parts(table.add(row * lines), lines) };
         let products = row.iter().zip(query).map(|(row, query)| {

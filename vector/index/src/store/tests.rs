@@ -4,6 +4,7 @@ mod cases;
 mod crash;
 mod model;
 mod mutate;
+mod refused;
 
 use super::*;
 use crate::{Merge, Metric, Stored};

@@ -118,45 +118,15 @@ async fn the_embedded_one_keeps_the_contract() {
 #[cfg(feature = "etcd")]
 mod etcd {
     use super::*;
+    use crate::support::{free_port, spawn};
     use skerry_vector_shard::coordination::etcd::Etcd;
-    use std::process::{Child, Command, Stdio};
+    use std::process::{Child, Command};
 
     struct Server {
         child: Child,
         dir: tempfile::TempDir,
         client: u16,
         peer: u16,
-    }
-
-    fn free_port() -> u16 {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.local_addr().unwrap().port()
-    }
-
-    fn spawn(dir: &std::path::Path, client: u16, peer: u16) -> Child {
-        let (client, peer) = (
-            format!("http://127.0.0.1:{client}"),
-            format!("http://127.0.0.1:{peer}"),
-        );
-        Command::new("etcd")
-            .args(["--data-dir", &dir.to_string_lossy(), "--log-level", "error"])
-            .args([
-                "--listen-client-urls",
-                &client,
-                "--advertise-client-urls",
-                &client,
-            ])
-            .args([
-                "--listen-peer-urls",
-                &peer,
-                "--initial-advertise-peer-urls",
-                &peer,
-            ])
-            .args(["--initial-cluster", &format!("default={peer}")])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap()
     }
 
     impl Server {

@@ -6,3 +6,6 @@ mod faults;
 mod harness;
 mod moves;
 mod serving;
+#[cfg(feature = "etcd")]
+#[path = "../support/etcd.rs"]
+mod support;

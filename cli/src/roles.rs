@@ -1,14 +1,16 @@
 //! What `up`, `origin` and `pop` share: signals, progress, `endpoints.json`, the `ready` line.
 
 use crate::output;
-use crate::settings::Settings;
+use crate::settings::{Settings, usage};
 use anyhow::Context;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use serde_json::Value;
 use skerry_edge_pop::MetricsText;
-use skerry_origin_gateway::{Data, Options, Progress, Step};
+use skerry_origin_gateway::{Data, Options, Progress, Step, VectorsAt};
 use skerry_testkit::{Size, world};
+use skerry_vector_shard::Tls;
 use std::io::Write;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -89,7 +91,53 @@ pub fn tune(options: &mut Options, settings: &Settings) -> anyhow::Result<()> {
     limits.body_ms = settings.parsed("limits.body_ms", None)?;
     limits.push_ms = settings.parsed("limits.push_ms", None)?;
     limits.drain_ms = settings.parsed("limits.drain_ms", None)?;
+    let vectors = settings.maybe("origin.vectors", None).unwrap_or_default();
+    options.vectors = vectors_at(&vectors, &options.keys)?;
     Ok(())
+}
+
+/// Where users' vectors are: with no node named here, else there, over TLS beyond this machine and
+/// wherever `https://` says so.
+fn vectors_at(nodes: &str, keys: &Path) -> anyhow::Result<VectorsAt> {
+    let named = nodes
+        .split(',')
+        .map(str::trim)
+        .filter(|one| !one.is_empty());
+    let (mut nodes, mut over_tls) = (Vec::new(), Vec::new());
+    for one in named {
+        let refuse = |why: &str| usage(format!("origin.vectors: {one:?} {why}"));
+        let (scheme, addr) = one.split_once("://").unwrap_or(("", one));
+        let port = addr.rsplit_once(':').and_then(|(host, port)| {
+            let port: u16 = port.parse().ok()?;
+            (!host.is_empty() && port > 0).then_some(host)
+        });
+        let host = port.ok_or_else(|| refuse("is not HOST:PORT"))?;
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let is_loopback =
+            host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        over_tls.push(match scheme {
+            "https" => true,
+            "" => !is_loopback,
+            "http" if is_loopback => false,
+            "http" => return Err(refuse("is beyond this machine, where nodes speak TLS")),
+            _ => return Err(refuse("has a scheme other than http and https")),
+        });
+        nodes.push(addr.to_owned());
+    }
+    if nodes.is_empty() {
+        return Ok(VectorsAt::Here);
+    }
+    if over_tls.contains(&true) && over_tls.contains(&false) {
+        return Err(usage(
+            "origin.vectors: some nodes speak TLS and some do not".to_owned(),
+        ));
+    }
+    let tls = over_tls
+        .contains(&true)
+        .then(|| Tls::read(keys))
+        .transpose()?;
+    let tls = tls.map(|tls| tls.client);
+    Ok(VectorsAt::Nodes { nodes, tls })
 }
 
 /// Shows import and training on a terminal; notes everywhere.

@@ -7,6 +7,7 @@ mod faults;
 mod freshness;
 mod quality;
 mod rights;
+mod similar;
 mod start;
 
 use serde_json::Value;

@@ -41,12 +41,27 @@ impl Process {
         state: &Path,
         env: &[(String, String)],
     ) -> anyhow::Result<Self> {
+        Self::start_at("--state", args, state, env)
+    }
+
+    /// `skerry vector`: a node that keeps users' vectors, and listens where it is told.
+    pub fn start_vector(dir: &Path, listen: &str) -> anyhow::Result<Self> {
+        Self::start_at("--dir", &["vector", "--listen", listen], dir, &[])
+    }
+
+    /// `flag` is what the command calls its folder.
+    fn start_at(
+        flag: &str,
+        args: &[&str],
+        state: &Path,
+        env: &[(String, String)],
+    ) -> anyhow::Result<Self> {
         let began = Instant::now();
         std::fs::create_dir_all(state)?;
         let log = state.with_extension("log");
         let mut child = Command::new(binary()?)
             .args(args)
-            .arg("--state")
+            .arg(flag)
             .arg(state)
             .env(
                 "SKERRY_LOG",
@@ -175,6 +190,11 @@ pub struct Pair {
 impl Pair {
     /// Keys, an origin and a PoP, both ready, on a folder or on the seeded catalogue.
     pub fn start(data: Option<&Path>) -> anyhow::Result<Self> {
+        Self::start_with(data, Vec::new())
+    }
+
+    /// The same, with variables of the environment.
+    pub fn start_with(data: Option<&Path>, env: Vec<(String, String)>) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let keys = folder.path().join("keys");
         let made = Command::new(binary()?)
@@ -192,15 +212,15 @@ impl Pair {
             }
         };
         let data = vec!["--data".to_owned(), data.to_string_lossy().into_owned()];
-        let origin = start_origin(folder.path(), &[], &data, "127.0.0.1:0", "127.0.0.1:0")?;
+        let origin = start_origin(folder.path(), &env, &data, "127.0.0.1:0", "127.0.0.1:0")?;
         let (quic, admin) = (origin.endpoint("quic")?, origin.endpoint("admin")?);
-        let pop = start_pop(folder.path(), &[], &quic, "0")?;
+        let pop = start_pop(folder.path(), &env, &quic, "0")?;
         let edge = pop.endpoint("edge")?;
         Ok(Self {
             folder,
             origin,
             pop,
-            env: Vec::new(),
+            env,
             data,
             quic,
             admin,

@@ -170,32 +170,7 @@ async fn wait(admin: &Admin, migration: u64, to: ShardId) -> anyhow::Result<u64>
 
 fn list(overview: &Overview, as_json: bool) -> anyhow::Result<()> {
     if as_json {
-        let shards: Vec<_> = overview
-            .shards
-            .iter()
-            .map(|shard| {
-                let replicas: Vec<_> = shard
-                    .replicas
-                    .iter()
-                    .map(|one| {
-                        let stats = one.stats.as_ref();
-                        json!({"node": one.node.as_str(), "role": stats.map(|s| &s.role),
-                            "seq": stats.map(|s| s.seq), "records": stats.map(|s| s.records)})
-                    })
-                    .collect();
-                json!({"shard": shard.shard.0, "slots": shard.slots.to_string(), "slot_count": shard.slots.len(),
-                    "leader": shard.leader.as_ref().map(NodeId::as_str),
-                    "in_sync": shard.leading().map(|s| &s.in_sync), "replicas": replicas})
-            })
-            .collect();
-        let migration = overview.migration.as_ref().map(|one| {
-            let moved = overview.moved.as_ref();
-            json!({"migration": one.id, "from": one.from.0, "to": one.to.0, "slots": one.slots.len(),
-                "step": moved.map(|m| &m.step), "copied": moved.map(|m| m.copied),
-                "copy_total": moved.map(|m| m.copy_total), "attempts": moved.map(|m| m.attempts)})
-        });
-        let all = json!({"epoch": overview.epoch, "migration": migration, "shards": shards});
-        println!("{all}");
+        println!("{}", overview.to_json());
         return Ok(());
     }
     let rows = overview.shards.iter().map(|shard| {

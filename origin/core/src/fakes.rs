@@ -1,6 +1,8 @@
 //! A world in memory, written by hand, that fails on cue: items by number, each followed by the next.
 
-use crate::ports::{Arms, CandidateRow, Card, Cards, Gate, Model, Place, PortError, World};
+use crate::ports::{
+    Arms, CandidateRow, Card, Cards, Gate, Model, Place, PortError, SimilarUsers, World,
+};
 use skerry_decide::bandit::{ArmParams, Params, Snapshot};
 use skerry_decide::score::HistoryStep;
 use skerry_types::{
@@ -45,6 +47,9 @@ pub struct Faults {
     pub ranker: bool,
     pub bandit: bool,
     pub no_model: bool,
+    pub users: bool,
+    /// Parts of the user index that do not answer.
+    pub users_missing: usize,
 }
 
 pub struct FakeWorld {
@@ -54,6 +59,10 @@ pub struct FakeWorld {
     /// Items of the bandit's arms, equally good.
     pub arms: Vec<usize>,
     pub items: usize,
+    /// What others liked, oldest first; the first is the most similar.
+    pub others: Vec<Vec<usize>>,
+    /// The newest liked item of the user as the user index has it.
+    pub stored: Option<usize>,
 }
 
 impl FakeWorld {
@@ -64,17 +73,23 @@ impl FakeWorld {
             hidden: BTreeSet::new(),
             arms: Vec::new(),
             items: 300,
+            others: Vec::new(),
+            stored: None,
         }
     }
 
     pub fn liked(mut self, items: &[usize]) -> Self {
-        let mut context = UserContext::default();
-        for (at, item) in items.iter().enumerate() {
-            assert!(context.apply(&event(EventKind::Like, *item, at as u64)));
-        }
-        self.context = Some(context);
+        self.context = Some(context_of(items));
         self
     }
+}
+
+fn context_of(items: &[usize]) -> UserContext {
+    let mut context = UserContext::default();
+    for (at, item) in items.iter().enumerate() {
+        assert!(context.apply(&event(EventKind::Like, *item, at as u64)));
+    }
+    context
 }
 
 fn down(what: &'static str) -> PortError {
@@ -91,8 +106,12 @@ impl World for FakeWorld {
     fn context(
         &self,
         _tenant: &TenantId,
-        _subject: &str,
+        subject: &str,
     ) -> Result<Option<Arc<UserContext>>, PortError> {
+        if let Some(other) = subject.strip_prefix("u:other") {
+            let other: usize = other.parse().unwrap();
+            return Ok(Some(Arc::new(context_of(&self.others[other]))));
+        }
         if self.faults.features {
             return Err(down("features"));
         }
@@ -143,6 +162,37 @@ impl World for FakeWorld {
             .take(k)
             .map(|row| (row, 1.0))
             .collect())
+    }
+
+    fn similar_users(
+        &self,
+        _tenant: &TenantId,
+        _model: &FakeModel,
+        _query: &[f32],
+        k: usize,
+        but: Option<&str>,
+    ) -> Result<SimilarUsers, PortError> {
+        if self.faults.users {
+            return Err(down("similar users"));
+        }
+        let others = (0..self.others.len()).map(|at| format!("u:other{at}"));
+        let others = others.filter(|other| Some(other.as_str()) != but);
+        Ok(SimilarUsers {
+            users: others.take(k).map(|other| (other.into(), 0.9)).collect(),
+            missing: self.faults.users_missing,
+        })
+    }
+
+    fn user_vector(
+        &self,
+        _tenant: &TenantId,
+        _model: &FakeModel,
+        _subject: &str,
+    ) -> Result<Option<Vec<f32>>, PortError> {
+        if self.faults.users {
+            return Err(down("user vector"));
+        }
+        Ok(self.stored.map(|item| vec![item as f32]))
     }
 
     fn bandit(
@@ -229,6 +279,10 @@ impl Model for FakeModel {
             .iter()
             .find(|step| step.taste == Taste::Positive)
             .map(|step| [step.item as f32])
+    }
+
+    fn profile_of(&self, vector: &[f32]) -> Option<Self::Profile> {
+        vector.try_into().ok().map(Some)
     }
 
     fn query<'p>(&self, profile: &'p Self::Profile) -> Option<&'p [f32]> {

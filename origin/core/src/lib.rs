@@ -19,5 +19,7 @@ mod rules;
 #[cfg(test)]
 mod fakes;
 
-pub use pipeline::{Outcome, Question, answer};
-pub use ports::{Arms, CandidateRow, Card, Cards, Gate, Model, Place, PortError, World};
+pub use pipeline::{Outcome, Question, answer, history};
+pub use ports::{
+    Arms, CandidateRow, Card, Cards, Gate, Model, Place, PortError, SimilarUsers, World,
+};

@@ -108,6 +108,16 @@ pub fn answer<W: World>(world: &W, question: &Question<'_>) -> Outcome {
     run.finish(candidates, context, snapshot, model.version())
 }
 
+/// A context as a model takes it: what it knows of the events, newest first.
+pub fn history<M: Model>(model: &M, context: &UserContext) -> Vec<HistoryStep> {
+    let newest_first = context.recent.iter().rev();
+    let known = newest_first.filter_map(|event| Some((model.row(&event.item)?, event.taste())));
+    (0..)
+        .zip(known)
+        .map(|(age, (item, taste))| HistoryStep { item, taste, age })
+        .collect()
+}
+
 /// A ranked item on its way into the answer.
 struct Kept<'c> {
     card: &'c Card,
@@ -126,6 +136,8 @@ struct Run<'a, W: World> {
     stages_us: [u32; 6],
     warnings: Vec<Warning>,
     inputs: Vec<Input>,
+    /// The user's events are there and could not be read.
+    events_lost: bool,
 }
 
 impl<'a, W: World> Run<'a, W> {
@@ -137,6 +149,7 @@ impl<'a, W: World> Run<'a, W> {
             stages_us: [0; 6],
             warnings: Vec::new(),
             inputs: Vec::new(),
+            events_lost: false,
         }
     }
 
@@ -182,6 +195,7 @@ impl<'a, W: World> Run<'a, W> {
             Ok(stored) => stored,
             Err(error) => {
                 self.fallback(&error);
+                self.events_lost = true;
                 None
             }
         };
@@ -203,7 +217,7 @@ impl<'a, W: World> Run<'a, W> {
     }
 
     fn profile(
-        &self,
+        &mut self,
         model: &W::Model,
         context: Option<&UserContext>,
     ) -> <W::Model as Model>::Profile {
@@ -220,15 +234,12 @@ impl<'a, W: World> Run<'a, W> {
                 .collect();
             return model.fold_in(&steps);
         }
-        let newest_first = context
-            .into_iter()
-            .flat_map(|context| context.recent.iter().rev());
-        let known = newest_first.filter_map(|event| Some((model.row(&event.item)?, event.taste())));
-        let steps: Vec<HistoryStep> = (0..)
-            .zip(known)
-            .map(|(age, (item, taste))| HistoryStep { item, taste, age })
-            .collect();
-        model.fold_in(&steps)
+        let steps = context.map_or_else(Vec::new, |context| history(model, context));
+        let profile = model.fold_in(&steps);
+        if self.events_lost && model.query(&profile).is_none() {
+            return self.stored_profile(model).unwrap_or(profile);
+        }
+        profile
     }
 
     /// Rows by falling score; ties by row, so that the order is total.
@@ -451,5 +462,6 @@ impl<'a, W: World> Run<'a, W> {
 }
 
 mod candidates;
+mod similar;
 #[cfg(test)]
 mod tests;

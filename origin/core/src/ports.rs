@@ -59,6 +59,25 @@ pub trait World: Send + Sync {
         allow: &dyn Fn(u32) -> bool,
     ) -> Result<Vec<(u32, f32)>, PortError>;
 
+    /// The `k` users whose taste is most like `query`, nearest first, `but` one (a subject).
+    fn similar_users(
+        &self,
+        tenant: &TenantId,
+        model: &Self::Model,
+        query: &[f32],
+        k: usize,
+        but: Option<&str>,
+    ) -> Result<SimilarUsers, PortError>;
+
+    /// The vector in the model's space that a user had when it was last written: for a user whose
+    /// events cannot be read now.
+    fn user_vector(
+        &self,
+        tenant: &TenantId,
+        model: &Self::Model,
+        subject: &str,
+    ) -> Result<Option<Vec<f32>>, PortError>;
+
     /// What to explore on a surface, with win probabilities ready. `None`: nothing.
     fn bandit(&self, tenant: &TenantId, surface: &Surface) -> Result<Option<Arc<Arms>>, PortError>;
 
@@ -66,6 +85,15 @@ pub trait World: Send + Sync {
     fn region(&self) -> Arc<str>;
 
     fn tick(&self) -> Tick;
+}
+
+/// Users like one.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct SimilarUsers {
+    /// Subjects (`u:USER`) and the cosine of their vectors with the query.
+    pub users: Vec<(Box<str>, f32)>,
+    /// Parts of the index that did not answer: others may be nearer.
+    pub missing: usize,
 }
 
 /// The catalogue at one moment: looked up some hundred times for one question.
@@ -160,6 +188,8 @@ pub trait Model: Send + Sync {
 
     /// A profile from the last events, newest first; works for a user never seen in training.
     fn fold_in(&self, history: &[HistoryStep]) -> Self::Profile;
+    /// A profile of a vector alone; `None` where it is not of this space.
+    fn profile_of(&self, vector: &[f32]) -> Option<Self::Profile>;
     /// The profile's vector in the item space; `None` where the history carries no taste.
     fn query<'p>(&self, profile: &'p Self::Profile) -> Option<&'p [f32]>;
     /// Vector neighbours, followers of the last items and what is trending, without repeats.

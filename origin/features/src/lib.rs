@@ -126,6 +126,32 @@ impl Store {
         Ok(Some(context))
     }
 
+    /// Subjects of a tenant whose contexts are on disk, in the order of their keys, after one of them.
+    pub fn subjects(
+        &self,
+        tenant: &TenantId,
+        after: Option<&str>,
+        most: usize,
+    ) -> Result<Vec<String>, Error> {
+        let prefix = context_key(tenant, "");
+        let mut from = context_key(tenant, after.unwrap_or_default()).into_bytes();
+        if after.is_some() {
+            from.push(0);
+        }
+        let mut subjects = Vec::new();
+        for entry in self.contexts.range(from..) {
+            let key = entry.key()?;
+            let Some(subject) = key.strip_prefix(prefix.as_bytes()) else {
+                break;
+            };
+            if subjects.len() == most {
+                break;
+            }
+            subjects.push(String::from_utf8_lossy(subject).into_owned());
+        }
+        Ok(subjects)
+    }
+
     /// Forgets a subject. The log must have erased it first, or a restart brings it back.
     pub fn erase(&self, tenant: &TenantId, subject: &str) -> Result<(), Error> {
         let key = context_key(tenant, subject);

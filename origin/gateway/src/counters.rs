@@ -142,7 +142,7 @@ impl Counters {
 
     /// Everything, with `readings` behind: counters where the name ends in `_total`, else gauges.
     /// Those of one name stand together.
-    pub fn render(&self, readings: &[Reading]) -> String {
+    pub fn render(&self, vector_searches: &Histogram, readings: &[Reading]) -> String {
         let mut text = Text(String::with_capacity(16_384));
         self.write_counters(&mut text);
         let name = "skerry_stage_seconds";
@@ -153,6 +153,13 @@ impl Counters {
         let name = "skerry_origin_ask_seconds";
         text.family(name, "histogram", "Time of a question from its arrival.");
         self.asks.write(&mut text, name, "");
+        let name = "skerry_vector_search_seconds";
+        text.family(
+            name,
+            "histogram",
+            "Time of a search of the user index, as who asks it sees it.",
+        );
+        vector_searches.write(&mut text, name, "");
         let mut last = "";
         for reading in readings {
             if reading.name != last {

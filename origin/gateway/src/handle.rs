@@ -134,6 +134,7 @@ impl Handle {
         let subject = format!("u:{user}");
         let erased = hub.log.erase(&hub.tenant, &subject, now)?.erased;
         hub.features.erase(&hub.tenant, &subject)?;
+        hub.similar.erase(&hub.tenant, user)?;
         let attributes = hub.users.erase(&hub.tenant, user)?;
         hub.pops.erase(user)?;
         // Nobody listens where no PoP is connected.

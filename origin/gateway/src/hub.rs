@@ -8,6 +8,7 @@ use crate::counters::Counters;
 use crate::pops::Pops;
 use crate::rewards::Rewards;
 use crate::service::Service;
+use crate::similar::UserIndex;
 use crate::state::State;
 use crate::trends::Trends;
 use crate::users::Users;
@@ -15,7 +16,7 @@ use crate::{Error, Options};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
 use skerry_origin_bandit::Ledger;
-use skerry_origin_core::{Arms, Card, Cards, Gate, Place, PortError, World};
+use skerry_origin_core::{Arms, Card, Cards, Gate, Place, PortError, SimilarUsers, World};
 use skerry_origin_events::{Answers, Log};
 use skerry_origin_features::Store;
 use skerry_types::{ItemId, Millis, Surface, TenantId, Tick, Uid, UserContext, UserId};
@@ -78,6 +79,7 @@ pub struct Hub {
     pub answers: Arc<Answers>,
     pub trends: Arc<Trends>,
     pub rewards: Arc<Rewards>,
+    pub similar: Arc<UserIndex>,
     pub artifacts: Artifacts,
     pub pops: Pops,
     pub counters: Counters,
@@ -108,6 +110,7 @@ pub struct Parts {
     pub answers: Arc<Answers>,
     pub trends: Arc<Trends>,
     pub rewards: Arc<Rewards>,
+    pub similar: Arc<UserIndex>,
     pub pops: Pops,
     pub rewards_changed: Arc<AtomicBool>,
     pub news: broadcast::Sender<News>,
@@ -135,6 +138,7 @@ impl Hub {
             answers: parts.answers,
             trends: parts.trends,
             rewards: parts.rewards,
+            similar: parts.similar,
             pops: parts.pops,
             counters: Counters::default(),
             service: ArcSwapOption::empty(),
@@ -325,6 +329,30 @@ impl World for Hub {
         allow: &dyn Fn(u32) -> bool,
     ) -> Result<Vec<(u32, f32)>, PortError> {
         model.near_where(query, k, allow)
+    }
+
+    fn similar_users(
+        &self,
+        tenant: &TenantId,
+        model: &Service,
+        query: &[f32],
+        k: usize,
+        but: Option<&str>,
+    ) -> Result<SimilarUsers, PortError> {
+        let clock = || self.tick();
+        let number = model.about.number;
+        self.similar.near(tenant, number, query, k, but, &clock)
+    }
+
+    fn user_vector(
+        &self,
+        tenant: &TenantId,
+        model: &Service,
+        subject: &str,
+    ) -> Result<Option<Vec<f32>>, PortError> {
+        let clock = || self.tick();
+        self.similar
+            .vector(tenant, model.about.number, subject, &clock)
     }
 
     fn bandit(&self, tenant: &TenantId, surface: &Surface) -> Result<Option<Arc<Arms>>, PortError> {

@@ -34,6 +34,7 @@ mod publish;
 mod quic;
 mod rewards;
 mod service;
+mod similar;
 mod spread;
 mod state;
 mod tls;
@@ -47,9 +48,10 @@ pub use handle::{Handle, Receipt};
 pub use imports::{RowError, Sink, Stamp, Summary, read as read_data};
 pub use jobs::{Job, JobState};
 pub use kinds::EventRule;
-pub use options::{Data, Limits, Options, Progress, Step};
+pub use options::{Data, Limits, Options, Progress, Step, VectorsAt};
 pub use origin::Origin;
 pub use service::About;
+pub use similar::spec as user_vectors_spec;
 pub use tls::{Keys, api_keys};
 
 #[cfg(test)]

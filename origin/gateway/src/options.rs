@@ -136,6 +136,19 @@ impl Default for Limits {
     }
 }
 
+/// Where the vectors of users lie.
+#[derive(Clone, Default)]
+pub enum VectorsAt {
+    /// In a shard of this process, in its state folder.
+    #[default]
+    Here,
+    /// In a cluster of `skerry vector` nodes, of which these (`host:port`) are some.
+    Nodes {
+        nodes: Vec<String>,
+        tls: Option<skerry_vector_shard::ClientTlsConfig>,
+    },
+}
+
 /// Settings of an origin.
 #[derive(Clone)]
 pub struct Options {
@@ -166,6 +179,7 @@ pub struct Options {
     /// Off: no exploration at all (offline evaluation).
     pub explore: bool,
     pub train: TrainOptions,
+    pub vectors: VectorsAt,
     /// Sets damaged state aside instead of refusing to start.
     pub repair: bool,
     pub limits: Limits,
@@ -214,6 +228,7 @@ impl Options {
             pool_items: 10_000,
             explore: true,
             train: TrainOptions::default(),
+            vectors: VectorsAt::Here,
             repair: false,
             limits: Limits::default(),
             progress: Arc::new(|_| {}),

@@ -8,6 +8,8 @@ use crate::jobs::{self, Jobs};
 use crate::kinds::Kinds;
 use crate::pops::Pops;
 use crate::rewards::Rewards;
+use crate::similar::UserIndex;
+use crate::similar::keep::{self, Follow};
 use crate::spread::Spread;
 use crate::state::{State, set_aside, write_whole};
 use crate::tls::Keys;
@@ -109,11 +111,14 @@ fn open(options: Options) -> Result<Hub, Error> {
     let trends = Trends::open(&state, &reader, &tenant, surfaces, kinds)?;
     let trends = Arc::new(trends);
     let news = broadcast::Sender::new(NEWS_MAX);
+    let similar = UserIndex::open(&dir, &options.vectors, options.repair)?;
+    let similar = Arc::new(similar);
     let consumers: Vec<Arc<dyn Consumer>> = vec![
         Arc::clone(&features) as Arc<dyn Consumer>,
         Arc::clone(&rewards) as Arc<dyn Consumer>,
         Arc::clone(&trends) as Arc<dyn Consumer>,
         Arc::new(Spread(news.clone())),
+        Arc::new(Follow(tenant.clone(), Arc::clone(&similar))),
     ];
     let log = Log::open(&state.db, consumers)?;
     let parts = Parts {
@@ -129,6 +134,7 @@ fn open(options: Options) -> Result<Hub, Error> {
         answers,
         trends,
         rewards,
+        similar,
         rewards_changed,
         news,
     };
@@ -203,6 +209,10 @@ impl Origin {
         let front = tokio::spawn(quic::serve(Arc::clone(&hub), endpoint, draining.clone()));
         let kept = tokio::spawn(publish::keep_current(Arc::clone(&hub), stop.clone()));
         let house = tokio::spawn(keep_house(Arc::clone(&hub), stop.clone()));
+        let similar = tokio::task::spawn_blocking({
+            let hub = Arc::clone(&hub);
+            move || keep::run(&hub)
+        });
         let mut start = tokio::task::spawn_blocking({
             let hub = Arc::clone(&hub);
             move || prepare(&hub)
@@ -229,7 +239,8 @@ impl Origin {
         draining.cancel();
         let _ = front.await;
         stop.cancel();
-        for task in [admin, kept, house] {
+        hub.similar.changed.stop();
+        for task in [admin, kept, house, similar] {
             let _ = task.await;
         }
         let closing = Arc::clone(&hub);

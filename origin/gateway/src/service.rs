@@ -98,6 +98,10 @@ impl skerry_origin_core::Model for Service {
         self.model.fold_in(history)
     }
 
+    fn profile_of(&self, vector: &[f32]) -> Option<UserState> {
+        self.model.state_of(vector)
+    }
+
     fn query<'p>(&self, profile: &'p UserState) -> Option<&'p [f32]> {
         profile.query()
     }

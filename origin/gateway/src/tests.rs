@@ -5,4 +5,5 @@ mod http;
 mod metrics;
 mod path;
 mod restart;
+mod similar;
 pub mod world;

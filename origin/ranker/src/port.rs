@@ -26,6 +26,10 @@ impl skerry_origin_core::Model for Model {
         self.fold_in(history)
     }
 
+    fn profile_of(&self, vector: &[f32]) -> Option<UserState> {
+        self.state_of(vector)
+    }
+
     fn query<'p>(&self, profile: &'p UserState) -> Option<&'p [f32]> {
         profile.query()
     }

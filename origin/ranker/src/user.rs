@@ -115,10 +115,52 @@ impl Model {
             .filter(|step| (step.item as usize) < self.len());
         let steps: Vec<HistoryStep> = known.copied().collect();
         let liked: Vec<(u32, f32)> = positives(&steps).collect();
-        let (vector, vector_mean, vector_scale) = wide(Folded {
+        let taste = wide(Folded {
             model: self,
             liked: &liked,
         });
+        self.state(steps, liked, taste, withheld)
+    }
+
+    /// The vector that [`Model::fold_in`] makes of a history, and nothing else of it.
+    #[must_use]
+    pub fn vector_of(&self, history: &[HistoryStep]) -> Option<Vector> {
+        let known: Vec<HistoryStep> = history
+            .iter()
+            .filter(|step| (step.item as usize) < self.len())
+            .copied()
+            .collect();
+        let liked: Vec<(u32, f32)> = positives(&known).collect();
+        let model = self;
+        let taste = wide(Folded {
+            model,
+            liked: &liked,
+        });
+        taste.map(|taste| taste.vector)
+    }
+
+    /// A user of whom only such a vector is left; its length does not matter. `None` where it has
+    /// another dimension, or is not finite.
+    #[must_use]
+    pub fn state_of(&self, vector: &[f32]) -> Option<UserState> {
+        let vector: Vector = vector.try_into().ok()?;
+        let finite = vector.iter().all(|value| value.is_finite());
+        let taste = finite.then(|| {
+            wide(Spread {
+                model: self,
+                vector: &vector,
+            })
+        })?;
+        Some(self.state(Vec::new(), Vec::new(), Some(taste), None))
+    }
+
+    fn state(
+        &self,
+        steps: Vec<HistoryStep>,
+        liked: Vec<(u32, f32)>,
+        taste: Option<TasteVector>,
+        withheld: Option<Withheld>,
+    ) -> UserState {
         let links = self.links(&steps, withheld.as_ref());
         let (order_mean, order_scale) = self.order_moments(&links);
         let genres = self.genre_taste(&steps);
@@ -126,9 +168,9 @@ impl Model {
         let mut liked = liked;
         liked.truncate(COMPARED_MAX);
         UserState {
-            vector,
-            vector_mean,
-            vector_scale,
+            vector: taste.map(|taste| taste.vector),
+            vector_mean: taste.map_or(0.0, |taste| taste.mean),
+            vector_scale: taste.map_or(0.0, |taste| taste.scale),
             order_mean,
             order_scale,
             links,
@@ -249,14 +291,22 @@ impl Model {
     }
 }
 
-/// The vector of these items and weights, with the mean and 1 / deviation of its scores.
+/// A user's vector, with the mean and 1 / deviation of its scores over the catalogue.
+#[derive(Debug, Clone, Copy)]
+struct TasteVector {
+    vector: Vector,
+    mean: f32,
+    scale: f32,
+}
+
+/// The vector of these items and weights; `None` where nothing is liked.
 struct Folded<'a> {
     model: &'a Model,
     liked: &'a [(u32, f32)],
 }
 
 impl Kernel for Folded<'_> {
-    type Out = (Option<Vector>, f32, f32);
+    type Out = Option<TasteVector>;
 
     #[inline(always)]
     fn run(self, registers: impl Registers) -> Self::Out {
@@ -264,18 +314,36 @@ impl Kernel for Folded<'_> {
         let vectors = liked
             .iter()
             .map(|(item, weight)| (&model.parts.factors[*item as usize], *weight));
-        let Some(vector) = model.parts.fold.fold(vectors) else {
-            return (None, 0.0, 0.0);
-        };
-        let mean = registers.dot(&model.mean, &vector);
+        let vector = &model.parts.fold.fold(vectors)?;
+        Some(Spread { model, vector }.run(registers))
+    }
+}
+
+/// How the scores of a vector are spread.
+struct Spread<'a> {
+    model: &'a Model,
+    vector: &'a Vector,
+}
+
+impl Kernel for Spread<'_> {
+    type Out = TasteVector;
+
+    #[inline(always)]
+    fn run(self, registers: impl Registers) -> Self::Out {
+        let Self { model, vector } = self;
+        let mean = registers.dot(&model.mean, vector);
         let spread: f32 = model
             .covariance
             .iter()
-            .zip(&vector)
-            .map(|(row, value)| value * registers.dot(row, &vector))
+            .zip(vector)
+            .map(|(row, value)| value * registers.dot(row, vector))
             .sum();
         let scale = 1.0 / spread.max(0.0).sqrt().max(1e-9);
-        (Some(vector), mean, scale)
+        TasteVector {
+            vector: *vector,
+            mean,
+            scale,
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use crate::table::{Migration, NodeId, ShardId};
 use crate::wire::grpc as g;
 use futures::future::join_all;
 use g::migrate_request::Verb;
+use serde_json::{Value, json};
 use std::sync::Arc;
 use tonic::transport::ClientTlsConfig;
 
@@ -57,6 +58,56 @@ pub struct Overview {
     /// How far the migration is, as the receiving leader says.
     pub moved: Option<g::MoveStats>,
     pub shards: Vec<ShardState>,
+}
+
+impl Overview {
+    /// Of one shard, in the process that asks, with so many records and writes.
+    pub(crate) fn of_one(records: u64, seq: u64) -> Result<Self, Error> {
+        let here = NodeId::new("here")?;
+        let stats = g::ShardStats {
+            role: "leading".to_owned(),
+            records,
+            seq,
+            in_sync: vec![here.to_string()],
+            ..g::ShardStats::default()
+        };
+        Ok(Self {
+            epoch: 0,
+            migration: None,
+            moved: None,
+            shards: vec![ShardState {
+                shard: ShardId(0),
+                slots: SlotSet::all(),
+                leader: Some(here.clone()),
+                replicas: vec![ReplicaState {
+                    node: here,
+                    stats: Some(stats),
+                }],
+            }],
+        })
+    }
+
+    /// For programs: `epoch`, `migration`, `shards`.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let shards = self.shards.iter().map(|shard| {
+            let replicas = shard.replicas.iter().map(|one| {
+                let stats = one.stats.as_ref();
+                json!({"node": one.node.as_str(), "role": stats.map(|s| &s.role),
+                    "seq": stats.map(|s| s.seq), "records": stats.map(|s| s.records)})
+            });
+            json!({"shard": shard.shard.0, "slots": shard.slots.to_string(), "slot_count": shard.slots.len(),
+                "leader": shard.leader.as_ref().map(NodeId::as_str),
+                "in_sync": shard.leading().map(|s| &s.in_sync), "replicas": replicas.collect::<Vec<_>>()})
+        });
+        let migration = self.migration.as_ref().map(|one| {
+            let moved = self.moved.as_ref();
+            json!({"migration": one.id, "from": one.from.0, "to": one.to.0, "slots": one.slots.len(),
+                "step": moved.map(|m| &m.step), "copied": moved.map(|m| m.copied),
+                "copy_total": moved.map(|m| m.copy_total), "attempts": moved.map(|m| m.attempts)})
+        });
+        json!({"epoch": self.epoch, "migration": migration, "shards": shards.collect::<Vec<_>>()})
+    }
 }
 
 impl Admin {

@@ -23,6 +23,7 @@ pub use crate::clock::now;
 pub mod embedded;
 #[cfg(feature = "etcd")]
 pub mod etcd;
+pub mod nodes;
 
 /// How long before its end a lease no longer counts, in milliseconds: for what happens between the
 /// last look at the clock and the acknowledgement.
@@ -257,12 +258,16 @@ impl Drop for Registration {
 
 type Answer<'a, T> = BoxFuture<'a, Result<T, CoordinationError>>;
 
-/// The port. Calls end within [`CALL_MS_MAX`].
-pub trait Coordination: Send + Sync + 'static {
+/// Where shards are: all that a router needs. Calls end within [`CALL_MS_MAX`].
+pub trait Directory: Send + Sync + 'static {
     /// The table as it is now, not as it was seen last.
     fn table(&self) -> Answer<'_, Arc<ShardTable>>;
     /// Follows everything. Where coordination does not answer, the last view stays.
     fn watch(&self) -> Views;
+}
+
+/// The port of nodes. Calls end within [`CALL_MS_MAX`].
+pub trait Coordination: Directory {
     /// Replaces the table that the draft changes, or makes the first one. The epoch is the store's.
     fn compare_and_swap(&self, draft: Draft, fences: Vec<Fence>) -> Answer<'_, Arc<ShardTable>>;
     /// Takes the lead of a shard that nobody leads.

@@ -6,7 +6,7 @@
 //! at most the retry budget; a write is sent again only where surely nothing was done.
 
 use crate::clock;
-use crate::coordination::{Coordination, CoordinationError, View, Views};
+use crate::coordination::{CoordinationError, Directory, View, Views};
 use crate::error::Error;
 use crate::peers::Peers;
 use crate::slots::{SlotSet, slot_of};
@@ -105,7 +105,7 @@ struct State {
 pub struct Router(Arc<Inner>);
 
 struct Inner {
-    coordination: Arc<dyn Coordination>,
+    directory: Arc<dyn Directory>,
     views: Views,
     /// A view that was fetched because a node knew of a later table.
     fetched: Mutex<Option<Arc<View>>>,
@@ -115,11 +115,11 @@ struct Inner {
 
 impl Router {
     #[must_use]
-    pub fn new(coordination: Arc<dyn Coordination>, tls: Option<ClientTlsConfig>) -> Self {
+    pub fn new(directory: Arc<dyn Directory>, tls: Option<ClientTlsConfig>) -> Self {
         let now = clock::now();
         Self(Arc::new(Inner {
-            views: coordination.watch(),
-            coordination,
+            views: directory.watch(),
+            directory,
             fetched: Mutex::new(None),
             peers: Peers::new(tls),
             state: Mutex::new(State {
@@ -297,7 +297,7 @@ impl Inner {
         }
         let left_ms = u64::from(budget.left_ms(clock::now()));
         let late = || CoordinationError::Unavailable("it is late".to_owned());
-        let table = clock::within(left_ms, self.coordination.table()).await;
+        let table = clock::within(left_ms, self.directory.table()).await;
         let table = table.ok_or_else(late)??;
         let (leaders, nodes) = self
             .views

@@ -75,6 +75,12 @@ impl FromIterator<u16> for SlotSet {
 }
 
 impl SlotSet {
+    /// Every slot.
+    #[must_use]
+    pub fn all() -> Self {
+        (0..SLOTS).collect()
+    }
+
     /// All slots from `first` to `last`; empty where there are none.
     #[must_use]
     pub fn range(first: u16, last: u16) -> Self {

@@ -124,8 +124,13 @@ impl<'a> EvalHost<'a> {
 
     /// Ids of the ten best items for a user with this context. The answer must be on `rung`, or
     /// below it where nothing is known that the rung could work from.
-    pub fn recommend(&mut self, context: UserContext, rung: &str) -> anyhow::Result<Vec<String>> {
-        self.world.set_context(context.clone());
+    pub fn recommend(
+        &mut self,
+        user: u32,
+        context: UserContext,
+        rung: &str,
+    ) -> anyhow::Result<Vec<String>> {
+        self.world.ask_for(user, context.clone());
         *self.held.context.borrow_mut() = context;
         let request = Request {
             method: Method::Get,

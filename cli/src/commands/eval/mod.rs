@@ -15,7 +15,7 @@ use host::{Capability, EvalHost};
 use serde_json::{Value, json};
 use skerry_origin_ranker::Model;
 use skerry_origin_training::eval::{Case, Protocol, Report, Split, measure};
-use skerry_origin_training::{TrainOptions, train};
+use skerry_origin_training::{Row, TrainOptions, train};
 use skerry_types::{ItemId, RecentEvent, UserContext};
 use std::path::PathBuf;
 use world::EvalWorld;
@@ -60,7 +60,7 @@ impl ProtocolName {
     }
 }
 
-struct Row {
+struct Measured {
     rung: &'static str,
     /// Items in the pool, for `edge`.
     pool: Option<usize>,
@@ -105,14 +105,19 @@ fn measured(
     items: &[skerry_types::Item],
     pools: &[usize],
     seed: u64,
-) -> anyhow::Result<Vec<Row>> {
+) -> anyhow::Result<Vec<Measured>> {
     let ids: Vec<ItemId> = split
         .train
         .items()
         .iter()
         .map(|(id, _)| id.clone())
         .collect();
-    let world = EvalWorld::new(model, items);
+    let rows = split.train.rows();
+    let users = split.train.histories().into_iter().map(|history| {
+        let rows: Vec<Row> = history.iter().map(|at| rows[*at as usize]).collect();
+        known(&rows, &[], &ids, skerry_types::context::RECENT_MAX)
+    });
+    let world = EvalWorld::new(model, items, users.collect());
     let mut rungs = vec![("full", None, Capability::Origin)];
     rungs.extend(
         pools
@@ -120,25 +125,25 @@ fn measured(
             .map(|pool| ("edge", Some(*pool), Capability::Pool(*pool))),
     );
     rungs.push(("popular", None, Capability::Popular));
-    let mut rows = Vec::new();
+    let mut measured = Vec::new();
     for (rung, pool, capability) in rungs {
         let bar = output::progress(Some(split.cases.len() as u64), rung);
         let mut host = EvalHost::new(&world, capability)?;
         let mut lists = Vec::with_capacity(split.cases.len());
         for case in &split.cases {
             let context = context(case, &ids, capability);
-            let list = host.recommend(context, rung)?;
+            let list = host.recommend(case.user, context, rung)?;
             lists.push(list.iter().filter_map(|id| world.row(id)).collect());
             bar.inc(1);
         }
         bar.finish_and_clear();
-        rows.push(Row {
+        measured.push(Measured {
             rung,
             pool,
             report: measure(&split.cases, &lists, ids.len(), seed),
         });
     }
-    Ok(rows)
+    Ok(measured)
 }
 
 /// What is known of a case's user where the answer is made.
@@ -147,8 +152,13 @@ fn context(case: &Case, ids: &[ItemId], capability: Capability) -> UserContext {
         Capability::Pool(_) => EDGE_EVENTS,
         Capability::Origin | Capability::Popular => skerry_types::context::RECENT_MAX,
     };
-    let from = case.history.len().saturating_sub(last);
-    let recent = case.history[from..]
+    known(&case.history, &case.excluded, ids, last)
+}
+
+/// A context of the `last` of these rows, oldest first, that leaves out the items of `seen`.
+fn known(rows: &[Row], seen: &[u32], ids: &[ItemId], last: usize) -> UserContext {
+    let from = rows.len().saturating_sub(last);
+    let recent = rows[from..]
         .iter()
         .enumerate()
         .map(|(at, row)| RecentEvent {
@@ -159,11 +169,7 @@ fn context(case: &Case, ids: &[ItemId], capability: Capability) -> UserContext {
             at_ms: row.at_ms,
             accepted_ms: row.at_ms,
         });
-    let mut seen: Vec<_> = case
-        .excluded
-        .iter()
-        .map(|item| ids[*item as usize].hash())
-        .collect();
+    let mut seen: Vec<_> = seen.iter().map(|item| ids[*item as usize].hash()).collect();
     seen.sort_unstable();
     UserContext {
         recent: recent.collect(),
@@ -173,7 +179,7 @@ fn context(case: &Case, ids: &[ItemId], capability: Capability) -> UserContext {
     }
 }
 
-fn print(args: &Args, split: &Split, data: &data::Data, rows: &[Row]) {
+fn print(args: &Args, split: &Split, data: &data::Data, rows: &[Measured]) {
     let users = split.cases.len();
     let items = data.interactions.items().len();
     if args.json {
@@ -218,7 +224,7 @@ fn print(args: &Args, split: &Split, data: &data::Data, rows: &[Row]) {
     );
 }
 
-fn to_json(row: &Row) -> Value {
+fn to_json(row: &Measured) -> Value {
     let Report {
         ndcg_at_10,
         hr_at_10,

@@ -1,33 +1,55 @@
-//! The origin's side of an evaluation: one model, the catalogue, and the context of the one user
-//! who is asked for.
+//! The origin's side of an evaluation: one model, the catalogue, what is trained on of every user, and
+//! the context of the one who is asked for.
 
-use skerry_origin_core::{Arms, Card, Cards, Gate, Model as _, Place, PortError, World};
+use skerry_origin_core::{
+    Arms, Card, Cards, Gate, Model as _, Place, PortError, SimilarUsers, World, history,
+};
 use skerry_origin_ranker::Model;
 use skerry_types::{Item, ItemId, Surface, TenantId, Tick, UserContext};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub struct EvalWorld {
     pub model: Arc<Model>,
     cards: HashMap<ItemId, Arc<Card>>,
-    context: Mutex<Arc<UserContext>>,
+    /// By number: what is trained on, and the vector that comes of it, of length 1.
+    users: Vec<(Arc<UserContext>, Option<Vec<f32>>)>,
+    /// Number and context of who is asked for.
+    asked: Mutex<(u32, Arc<UserContext>)>,
 }
 
+/// Subject of the user who is asked for.
+const ASKED: &str = "u:case";
+
 impl EvalWorld {
-    pub fn new(model: Model, items: &[Item]) -> Self {
+    pub fn new(model: Model, items: &[Item], users: Vec<UserContext>) -> Self {
         let card = |item: &Item| Card::new(item, item.attributes.clone());
+        let users = users.into_iter().map(|context| {
+            let vector = model.vector_of(&history(&model, &context));
+            let unit = vector.map(|vector| {
+                let length = dot(&vector, &vector).sqrt().max(f32::MIN_POSITIVE);
+                vector.iter().map(|value| value / length).collect()
+            });
+            (Arc::new(context), unit)
+        });
         Self {
+            users: users.collect(),
             model: Arc::new(model),
             cards: items
                 .iter()
                 .map(|item| (item.id.clone(), Arc::new(card(item))))
                 .collect(),
-            context: Mutex::default(),
+            asked: Mutex::default(),
         }
     }
 
-    pub fn set_context(&self, context: UserContext) {
-        *self.context.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(context);
+    /// Who is asked for next, and what is known of them then.
+    pub fn ask_for(&self, user: u32, context: UserContext) {
+        *self.asked() = (user, Arc::new(context));
+    }
+
+    fn asked(&self) -> MutexGuard<'_, (u32, Arc<UserContext>)> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Row of an item in the model.
@@ -38,6 +60,10 @@ impl EvalWorld {
     pub fn card_of(&self, row: u32) -> Option<&Arc<Card>> {
         self.cards.get(self.model.id(row)?)
     }
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
 /// Nothing is explored in an evaluation: there are no places.
@@ -65,10 +91,15 @@ impl World for EvalWorld {
     type Model = Model;
     type Cards<'a> = EvalCards<'a>;
 
-    fn context(&self, _: &TenantId, _: &str) -> Result<Option<Arc<UserContext>>, PortError> {
-        Ok(Some(Arc::clone(
-            &self.context.lock().unwrap_or_else(PoisonError::into_inner),
-        )))
+    fn context(&self, _: &TenantId, subject: &str) -> Result<Option<Arc<UserContext>>, PortError> {
+        if subject == ASKED {
+            return Ok(Some(Arc::clone(&self.asked().1)));
+        }
+        let number = subject
+            .strip_prefix("u:")
+            .and_then(|user| user.parse::<usize>().ok());
+        let user = number.and_then(|number| self.users.get(number));
+        Ok(user.map(|(context, _)| Arc::clone(context)))
     }
 
     fn model(&self, _: &TenantId) -> Option<Arc<Model>> {
@@ -99,14 +130,43 @@ impl World for EvalWorld {
         allow: &dyn Fn(u32) -> bool,
     ) -> Result<Vec<(u32, f32)>, PortError> {
         let (vectors, dim) = self.model.item_vectors();
-        let dot = |vector: &[f32]| vector.iter().zip(query).map(|(a, b)| a * b).sum::<f32>();
         let rows = (0u32..)
             .zip(vectors.chunks_exact(dim))
             .filter(|(row, _)| allow(*row));
-        let mut scored: Vec<(u32, f32)> = rows.map(|(row, vector)| (row, dot(vector))).collect();
+        let mut scored: Vec<(u32, f32)> = rows
+            .map(|(row, vector)| (row, dot(vector, query)))
+            .collect();
         scored.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
         scored.truncate(k);
         Ok(scored)
+    }
+
+    /// All but the user who is asked for, by what is trained on.
+    fn similar_users(
+        &self,
+        _: &TenantId,
+        _: &Model,
+        query: &[f32],
+        k: usize,
+        _: Option<&str>,
+    ) -> Result<SimilarUsers, PortError> {
+        let asked = self.asked().0;
+        let length = dot(query, query).sqrt().max(f32::MIN_POSITIVE);
+        let others = (0u32..).zip(&self.users).filter(|(user, _)| *user != asked);
+        let mut scored: Vec<(u32, f32)> = others
+            .filter_map(|(user, (_, vector))| Some((user, dot(vector.as_ref()?, query) / length)))
+            .collect();
+        scored.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        let users = scored.into_iter().take(k);
+        let users = users.map(|(user, cosine)| (format!("u:{user}").into(), cosine));
+        Ok(SimilarUsers {
+            users: users.collect(),
+            missing: 0,
+        })
+    }
+
+    fn user_vector(&self, _: &TenantId, _: &Model, _: &str) -> Result<Option<Vec<f32>>, PortError> {
+        Ok(None)
     }
 
     fn bandit(&self, _: &TenantId, _: &Surface) -> Result<Option<Arc<Arms>>, PortError> {

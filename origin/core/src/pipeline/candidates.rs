@@ -1,5 +1,5 @@
-//! What a question can be answered with: neighbours of the user's vector, what follows the last events
-//! and what is trending, or the caller's own items; less what the rules forbid, since whatever is ranked
+//! What a question can be answered with: neighbours of the user's vector, what follows the last events,
+//! what similar users liked and what is trending, or the caller's own items; less what the rules forbid, since whatever is ranked
 //! costs time.
 
 use super::Run;
@@ -85,6 +85,7 @@ impl<W: World> Run<'_, W> {
             near = self.near(model, profile, Some(allow));
             rows = model.candidates(profile, &near, ranked, allow);
         }
+        self.add_liked_by_similar(model, profile, allow, &mut rows);
         if near.is_empty() {
             // Without neighbours the order of the sources says little: all of it is ranked.
             let known: HashSet<u32> = rows.iter().map(|row| row.item).collect();

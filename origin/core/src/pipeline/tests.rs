@@ -76,6 +76,15 @@ fn each_step_has_a_fallback_and_says_so() {
             [11, 12, 13],
             1,
         ),
+        (
+            "similar users",
+            Faults {
+                users: true,
+                ..none
+            },
+            [11, 12, 13],
+            1,
+        ),
     ];
     for (name, faults, want, fallbacks) in cases {
         let world = FakeWorld {
@@ -123,6 +132,90 @@ fn each_step_has_a_fallback_and_says_so() {
         1,
     );
     assert!(outcome.decision.candidates.is_empty());
+}
+
+#[test]
+fn what_several_similar_users_liked_joins_the_list() {
+    // Item 9 is no neighbour (those come after 10), and as near to the taste as 11.
+    let cases: [(&str, &[&[usize]], &[usize], bool); 5] = [
+        ("two liked it", &[&[9], &[9, 200]], &[], true),
+        ("one liked it", &[&[9], &[8]], &[], false),
+        ("one liked it twice", &[&[9, 9], &[8]], &[], false),
+        ("it is hidden", &[&[9], &[9]], &[9], false),
+        (
+            "long ago",
+            &[&[9], &[9, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59]],
+            &[],
+            false,
+        ),
+    ];
+    for (name, others, hidden, expected) in cases {
+        let world = FakeWorld {
+            others: others.iter().map(|items| items.to_vec()).collect(),
+            hidden: hidden.iter().copied().collect(),
+            ..FakeWorld::new().liked(&[3, 10])
+        };
+        let outcome = run(&world, &ask(Route::Recommend), 1);
+        assert_eq!(first(&outcome, 3).contains(&9), expected, "{name}");
+        let similar = Route::Similar {
+            seeds: vec![item_id(10)],
+        };
+        let outcome = run(&world, &ask(similar), 1);
+        assert!(
+            !first(&outcome, 60).contains(&9),
+            "{name}: like items, not like users"
+        );
+    }
+    let seen = FakeWorld {
+        others: vec![vec![3], vec![3]],
+        ..FakeWorld::new().liked(&[3, 10])
+    };
+    let outcome = run(&seen, &ask(Route::Recommend), 1);
+    assert!(!first(&outcome, 60).contains(&3), "seen by the user");
+}
+
+#[test]
+fn users_that_were_not_looked_at_are_a_warning() {
+    let world = FakeWorld {
+        faults: Faults {
+            users_missing: 1,
+            ..Faults::default()
+        },
+        ..FakeWorld::new().liked(&[10])
+    };
+    let decision = run(&world, &ask(Route::Recommend), 1).decision;
+    let codes: Vec<_> = decision.warnings.iter().map(|one| one.code).collect();
+    assert_eq!(codes, [WarningCode::PartialResult]);
+}
+
+#[test]
+fn a_stored_taste_serves_where_events_cannot_be_read() {
+    let cases = [
+        ("stored", Some(10), false, [11, 12, 13], 1),
+        ("not stored", None, false, [299, 298, 297], 1),
+        ("not to be read either", Some(10), true, [299, 298, 297], 2),
+    ];
+    for (name, stored, users, want, fallbacks) in cases {
+        let world = FakeWorld {
+            faults: Faults {
+                features: true,
+                users,
+                ..Faults::default()
+            },
+            stored,
+            ..FakeWorld::new()
+        };
+        let outcome = run(&world, &ask(Route::Recommend), 1);
+        assert_eq!(first(&outcome, 3), want, "{name}");
+        assert_eq!(outcome.decision.warnings.len(), fallbacks, "{name}");
+    }
+    // A user of whom nothing is known is no fault.
+    let world = FakeWorld {
+        stored: Some(10),
+        ..FakeWorld::new()
+    };
+    let outcome = run(&world, &ask(Route::Recommend), 1);
+    assert_eq!(first(&outcome, 3), [299, 298, 297]);
 }
 
 #[test]

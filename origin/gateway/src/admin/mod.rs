@@ -7,6 +7,7 @@
 mod explain;
 mod items;
 mod others;
+mod shards;
 mod users;
 
 use crate::handle::Handle;
@@ -182,7 +183,7 @@ async fn route(admin: &Arc<Admin>, request: Request<Incoming>) -> Answer {
         ["healthz" | "readyz" | "metrics"] => "GET",
         ["v1", "items" | "users", _] => "DELETE, GET, PATCH, PUT",
         ["v1", "items:batch" | "imports"] => "POST",
-        ["v1", "models"] => "GET, POST",
+        ["v1", "models" | "shards"] => "GET, POST",
         ["v1", "events" | "events:count"] | ["v1", "imports" | "explain", _] => "GET",
         _ => return Err(Problem::not_found("there is no such route")),
     };
@@ -216,6 +217,7 @@ fn answer(admin: &Admin, method: &Method, names: &[&str], query: &str, body: &[u
         ["v1", "explain", id] => explain::request(hub, id_of(id, str::parse::<Uid>)?, query),
         ["v1", "models"] if *method == Method::GET => others::model(hub, query),
         ["v1", "models"] => others::train(&admin.handle, query, body),
+        ["v1", "shards"] => shards::answer(hub, method, query, body),
         _ => Err(Problem::not_found("there is no such route")),
     }
 }
@@ -326,6 +328,14 @@ fn no_body(body: &[u8]) -> Result<(), Problem> {
             "no body is expected here",
         ))
     }
+}
+
+fn bad(pointer: &str, code: &'static str, detail: &str) -> Problem {
+    Problem::invalid(vec![FieldError {
+        pointer: pointer.to_owned(),
+        code,
+        detail: detail.to_owned(),
+    }])
 }
 
 fn internal(error: impl std::fmt::Display) -> Problem {

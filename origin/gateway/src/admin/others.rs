@@ -1,6 +1,6 @@
 //! Events, imports, models, health, readiness, metrics.
 
-use super::{Answer, Reply, internal, no_body, no_query};
+use super::{Answer, Reply, bad, internal, no_body, no_query};
 use crate::Error;
 use crate::counters::Reading;
 use crate::handle::Handle;
@@ -11,7 +11,7 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::json;
 use skerry_types::{Uid, UserId};
-use skerry_wire::json::{self, FieldError, Problem, codes, format_time};
+use skerry_wire::json::{self, Problem, codes, format_time};
 
 /// Events in one page, by default and at most.
 const LIMIT_DEFAULT: usize = 100;
@@ -113,6 +113,7 @@ pub fn metrics(hub: &Hub, query: &str) -> Answer {
             lag.waiting() as f64,
         ));
     }
+    readings.extend(hub.similar.readings());
     if let Some(service) = hub.service.load().as_ref() {
         readings.push(info(
             "skerry_model_info",
@@ -120,20 +121,14 @@ pub fn metrics(hub: &Hub, query: &str) -> Answer {
             &service.model.version(),
         ));
     }
-    Ok(Reply::text(hub.counters.render(&readings)))
+    Ok(Reply::text(
+        hub.counters.render(&hub.similar.searches, &readings),
+    ))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "for display")]
 fn seconds(ms: u64) -> f64 {
     ms as f64 / 1e3
-}
-
-fn bad(pointer: &str, code: &'static str, detail: &str) -> Problem {
-    Problem::invalid(vec![FieldError {
-        pointer: pointer.to_owned(),
-        code,
-        detail: detail.to_owned(),
-    }])
 }
 
 pub fn events(hub: &Hub, query: &str) -> Answer {

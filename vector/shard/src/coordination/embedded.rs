@@ -5,7 +5,7 @@
 //! outlives it.
 
 use super::{
-    Answer, Coordination, CoordinationError, Fence, InSync, Leader, Lease, LeaseState,
+    Answer, Coordination, CoordinationError, Directory, Fence, InSync, Leader, Lease, LeaseState,
     Registration, View, Views,
 };
 use crate::clock;
@@ -222,7 +222,7 @@ impl Embedded {
     }
 }
 
-impl Coordination for Embedded {
+impl Directory for Embedded {
     fn table(&self) -> Answer<'_, Arc<ShardTable>> {
         let table = self.0.held.lock().table.clone();
         Box::pin(async move { table.ok_or(CoordinationError::NoTable) })
@@ -231,7 +231,9 @@ impl Coordination for Embedded {
     fn watch(&self) -> Views {
         self.0.views.subscribe()
     }
+}
 
+impl Coordination for Embedded {
     fn compare_and_swap(&self, draft: Draft, fences: Vec<Fence>) -> Answer<'_, Arc<ShardTable>> {
         Box::pin(async move { self.0.swap(draft, &fences) })
     }

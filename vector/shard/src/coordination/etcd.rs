@@ -8,7 +8,7 @@
 //! the last view stays and leases run out by this side's clock.
 
 use super::{
-    Answer, CALL_MS_MAX, Coordination, CoordinationError, Fence, InSync, LEASE_MS_MAX,
+    Answer, CALL_MS_MAX, Coordination, CoordinationError, Directory, Fence, InSync, LEASE_MS_MAX,
     LEASE_MS_MIN, Leader, Lease, LeaseState, Registration, View, Views,
 };
 use crate::clock;
@@ -314,7 +314,7 @@ async fn watch_once(
     Err(unavailable("the stream has ended"))
 }
 
-impl Coordination for Etcd {
+impl Directory for Etcd {
     fn table(&self) -> Answer<'_, Arc<ShardTable>> {
         Box::pin(async move {
             let found = self.get(self.keys.table()).await?;
@@ -327,7 +327,9 @@ impl Coordination for Etcd {
     fn watch(&self) -> Views {
         self.views.clone()
     }
+}
 
+impl Coordination for Etcd {
     fn compare_and_swap(&self, draft: Draft, fences: Vec<Fence>) -> Answer<'_, Arc<ShardTable>> {
         Box::pin(async move {
             let (key, expected) = (self.keys.table(), draft.after());

@@ -3,7 +3,7 @@
 use crate::harness::{node, until};
 use skerry_vector_shard::coordination::Fence;
 use skerry_vector_shard::coordination::embedded::Embedded;
-use skerry_vector_shard::{Coordination, CoordinationError, Draft, ShardId};
+use skerry_vector_shard::{Coordination, CoordinationError, Directory, Draft, ShardId};
 use std::sync::Arc;
 
 const TTL_MS: u64 = 1_000;

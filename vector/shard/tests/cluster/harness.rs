@@ -10,8 +10,8 @@ use skerry_vector_shard::memory::MemoryStores;
 use skerry_vector_shard::store::Stores;
 use skerry_vector_shard::wire::grpc::shards_client::ShardsClient;
 use skerry_vector_shard::{
-    Ask, Collections, Coordination, CoordinationError, Draft, Handle, NodeId, Options, Router,
-    ShardId, ShardTable, wire::grpc as g,
+    Ask, Collections, Coordination, CoordinationError, Directory, Draft, Handle, NodeId, Options,
+    Router, ShardId, ShardTable, wire::grpc as g,
 };
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -72,13 +72,16 @@ macro_rules! unless_cut {
     };
 }
 
-impl<C: Coordination> Coordination for Cut<C> {
+impl<C: Coordination> Directory for Cut<C> {
     fn table(&self) -> Answer<'_, Arc<ShardTable>> {
         unless_cut!(self, self.inner.table())
     }
     fn watch(&self) -> Views {
         self.inner.watch()
     }
+}
+
+impl<C: Coordination> Coordination for Cut<C> {
     fn compare_and_swap(&self, draft: Draft, fences: Vec<Fence>) -> Answer<'_, Arc<ShardTable>> {
         unless_cut!(self, self.inner.compare_and_swap(draft, fences))
     }

@@ -81,4 +81,36 @@ labels! {
         Rules => "rules",
         Reasons => "reasons",
     }
+
+    /// What a shard node was asked for.
+    VectorOp {
+        Search => "search",
+        Get => "get",
+        Write => "write",
+    }
+
+    /// How it answered.
+    VectorOutcome {
+        Ok => "ok",
+        Shed => "shed",
+        Late => "late",
+        Elsewhere => "elsewhere",
+        Behind => "behind",
+        Unconfirmed => "unconfirmed",
+        Refused => "refused",
+        Failed => "failed",
+    }
+
+    /// What a replica is to its shard.
+    ReplicaRole {
+        Leading => "leading",
+        Following => "following",
+        Starting => "starting",
+    }
+
+    /// What a collection does in the background.
+    UpkeepTask {
+        Sealing => "sealing",
+        Compaction => "compaction",
+    }
 }

@@ -12,10 +12,14 @@
     clippy::indexing_slicing
 )]
 
+pub mod exposition;
 mod labels;
 mod log;
 mod metrics;
 
 pub use crate::metrics::{Metrics, VALUES_MAX};
-pub use labels::{Cache, CacheResult, EventResult, OriginOutcome, RouteLabel, Stage};
+pub use labels::{
+    Cache, CacheResult, EventResult, OriginOutcome, ReplicaRole, RouteLabel, Stage, UpkeepTask,
+    VectorOp, VectorOutcome,
+};
 pub use log::{LogError, LogFormat, init_log};

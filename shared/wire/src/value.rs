@@ -41,6 +41,8 @@ pub mod schema {
     pub const SHARD_COORDINATION: u16 = 35;
     /// An in-sync set, as etcd keeps it.
     pub const SHARD_SYNC: u16 = 36;
+    /// The same as [`SHARD_TABLE`], with the changes of replicas that are under way.
+    pub const SHARD_TABLE_PLACING: u16 = 37;
 }
 
 macro_rules! schemas {

@@ -1,4 +1,5 @@
-//! What operators do to a cluster, by way of any of its nodes: look, split, move, give up.
+//! What operators do to a cluster, by way of any of its nodes: look, split, move, put replicas elsewhere,
+//! give up.
 //!
 //! Invariant: a call ends within [`CALL_MS_MAX`]; a node that does not answer is named, and the others
 //! are shown all the same.
@@ -8,7 +9,7 @@ use crate::coordination::View;
 use crate::error::Error;
 use crate::peers::Peers;
 use crate::slots::SlotSet;
-use crate::table::{Migration, NodeId, ShardId};
+use crate::table::{Migration, NodeId, Placing, ShardId};
 use crate::wire::grpc as g;
 use futures::future::join_all;
 use g::migrate_request::Verb;
@@ -39,6 +40,8 @@ pub struct ShardState {
     pub slots: SlotSet,
     pub leader: Option<NodeId>,
     pub replicas: Vec<ReplicaState>,
+    /// The change of replicas that is under way.
+    pub placing: Option<Placing>,
 }
 
 impl ShardState {
@@ -47,6 +50,16 @@ impl ShardState {
     pub fn leading(&self) -> Option<&g::ShardStats> {
         let stats = self.replicas.iter().filter_map(|one| one.stats.as_ref());
         stats.into_iter().find(|stats| stats.role == "leading")
+    }
+
+    /// Where replicas change, how many of the nodes that they go to are in sync.
+    #[must_use]
+    pub fn arrived(&self) -> usize {
+        let (Some(placing), Some(leading)) = (&self.placing, self.leading()) else {
+            return 0;
+        };
+        let in_sync = |node: &&NodeId| leading.in_sync.iter().any(|one| one == node.as_str());
+        placing.to.iter().filter(in_sync).count()
     }
 }
 
@@ -150,6 +163,7 @@ impl Admin {
                     stats: stats_of(node, shard.id),
                 })
                 .collect(),
+            placing: view.table.placing(shard.id).cloned(),
         });
         let shards: Vec<ShardState> = shards.collect();
         let migration = view.table.migration().cloned();
@@ -200,5 +214,24 @@ impl Admin {
     /// Gives a migration up.
     pub async fn abort(&self, migration: u64) -> Result<g::MigrateReply, Error> {
         self.migrate(Verb::Abort(g::Abort { migration })).await
+    }
+
+    /// Begins to put a shard's replicas on these nodes, or gives a change that is under way another
+    /// list.
+    pub async fn replace(
+        &self,
+        shard: ShardId,
+        replicas: &[NodeId],
+    ) -> Result<g::MigrateReply, Error> {
+        let replicas = replicas.iter().map(ToString::to_string).collect();
+        let shard = shard.0;
+        self.migrate(Verb::Replace(g::Replace { shard, replicas }))
+            .await
+    }
+
+    /// Gives a change of replicas up: the shard goes back to the nodes of before.
+    pub async fn put_back(&self, shard: ShardId) -> Result<g::MigrateReply, Error> {
+        self.migrate(Verb::PutBack(g::PutBack { shard: shard.0 }))
+            .await
     }
 }

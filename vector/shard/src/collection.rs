@@ -1,6 +1,6 @@
 //! The port on a durable collection.
 
-use crate::store::{Committed, Keep, LogRecord, Page, Store, StoreError, Stores};
+use crate::store::{Committed, Figures, Keep, LogRecord, Page, Store, StoreError, Stores};
 use skerry_vector_index::store::{self as durable, Collection, Options};
 use skerry_vector_index::{Found, Query, Record, Spec, Write};
 use std::path::Path;
@@ -87,6 +87,22 @@ impl Store for Durable {
 
     fn len(&self) -> u64 {
         self.0.len() as u64
+    }
+
+    fn figures(&self) -> Figures {
+        let stats = self.0.stats();
+        Figures {
+            segments: stats.segments as u64,
+            frozen: stats.frozen as u64,
+            rows: stats.rows as u64,
+            dead: stats.dead as u64,
+            log_bytes: stats.log_bytes,
+            hot_bytes: stats.hot_bytes,
+            disk_bytes: stats.disk_bytes,
+            checkpoint: stats.checkpoint,
+            sealing_fails: stats.sealing_fails,
+            compaction_fails: stats.compaction_fails,
+        }
     }
 
     fn snapshot_to(&self, folder: &Path) -> Result<(), StoreError> {

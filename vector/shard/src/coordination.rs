@@ -46,6 +46,12 @@ pub enum CoordinationError {
     NoTable,
     #[error("coordination does not answer: {0}")]
     Unavailable(String),
+    /// It answers, and says no.
+    #[error("coordination refuses this node: {0}")]
+    Denied(String),
+    /// What is set for speaking to it.
+    #[error("etcd cannot be spoken to: {0}")]
+    Access(String),
     #[error("what coordination keeps is damaged: {0}")]
     Corrupt(String),
     #[error(transparent)]
@@ -61,6 +67,8 @@ impl CoordinationError {
             Self::Lost(_) => "shard_lease_lost",
             Self::NoTable => "shard_no_table",
             Self::Unavailable(_) => "coordination_unavailable",
+            Self::Denied(_) => "coordination_denied",
+            Self::Access(_) => "coordination_access",
             Self::Corrupt(_) => "coordination_corrupt",
             Self::Table(error) => error.code(),
         }

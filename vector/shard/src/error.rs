@@ -2,7 +2,7 @@
 
 use crate::coordination::CoordinationError;
 use crate::store::StoreError;
-use crate::table::{ShardId, TableError};
+use crate::table::{NodeId, ShardId, TableError};
 use prost::Message;
 use skerry_vector_index::IndexError;
 use skerry_wire::grpc::Refusal;
@@ -50,6 +50,8 @@ pub enum Error {
     LogGone(ShardId),
     #[error("too many {0} at once")]
     Overloaded(&'static str),
+    #[error("node {0} is not there: start it before it gets a replica")]
+    NoNode(NodeId),
     #[error("the deadline has passed")]
     Deadline,
     #[error(transparent)]
@@ -89,7 +91,9 @@ pub enum Error {
 
 /// Every code of this crate; its page is `docs/errors/CODE.md`.
 pub const CODES: &[&str] = &[
+    "coordination_access",
     "coordination_corrupt",
+    "coordination_denied",
     "coordination_unavailable",
     "shard_absent",
     "shard_behind",
@@ -109,11 +113,14 @@ pub const CODES: &[&str] = &[
     "shard_no_in_sync_replica",
     "shard_no_table",
     "shard_node",
+    "shard_node_absent",
     "shard_not_here",
     "shard_not_leader",
     "shard_overloaded",
     "shard_peer",
     "shard_replicas",
+    "shard_replicas_busy",
+    "shard_replicas_unknown",
     "shard_request",
     "shard_slot_not_owned",
     "shard_slots",
@@ -145,6 +152,7 @@ impl Error {
             Self::Fenced { .. } => "shard_fenced",
             Self::LogGone(_) => "shard_log_gone",
             Self::Overloaded(_) => "shard_overloaded",
+            Self::NoNode(_) => "shard_node_absent",
             Self::Deadline => "shard_deadline",
             Self::Store(error) => error.code(),
             Self::Coordination(error) => error.code(),
@@ -177,6 +185,7 @@ impl Error {
             | Self::LeaseLost(_)
             | Self::NoInSync(_)
             | Self::Overloaded(_)
+            | Self::NoNode(_)
             | Self::Absent(_)
             | Self::Store(StoreError::Full)
             | Self::Behind { .. } => true,
@@ -207,6 +216,7 @@ impl Error {
             Self::Deadline => Code::DeadlineExceeded,
             Self::NotHere(_) => Code::NotFound,
             Self::Table(_)
+            | Self::NoNode(_)
             | Self::Epoch { .. }
             | Self::NotLeader(_)
             | Self::NotOwned(_)

@@ -130,6 +130,7 @@ pub async fn follow(
         records: Vec::new(),
         through_seq: feed.replica.seq(),
     };
+    shared.meter.stream();
     tokio::spawn(async move {
         let _place = place;
         feed.begin(open.token, seq);
@@ -285,6 +286,7 @@ pub async fn snapshot(
     let node = NodeId::new(&request.node)?;
     let (sender, out) = mpsc::channel(MESSAGES_MAX);
     let epoch = shared.epoch();
+    shared.meter.snapshot();
     tokio::spawn(async move {
         let _place = place;
         let begin = || g::SnapshotReply {

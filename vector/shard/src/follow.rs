@@ -70,13 +70,17 @@ pub async fn follow(
     let replies = clock::within(SILENCE_MS_MAX, replies).await;
     let mut replies = replies.ok_or_else(silent)??.into_inner();
     let mut first = true;
+    // Where the leader's log ended when the stream began.
+    let mut goal = u64::MAX;
     while let Some(reply) = next(&mut replies).await? {
         replica.hear(reply.token)?;
         if reply.epoch > shared.epoch() {
             shared.refresh().await?;
         }
         let head = reply.through_seq;
+        replica.on_leader_head(head);
         let terms = if first {
+            goal = head;
             Some(Terms::of_wire(&reply.terms)?)
         } else {
             None
@@ -99,7 +103,9 @@ pub async fn follow(
         })
         .await?;
         replica.on_head(seq);
-        replica.set_caught_up(head.saturating_sub(seq) <= LAG_RECORDS_MAX);
+        // One that never had all answers nobody, however little it lacks.
+        let near = head.saturating_sub(seq) <= LAG_RECORDS_MAX;
+        replica.set_caught_up(near && (seq >= goal || replica.is_caught_up()));
         let ack = g::FollowRequest {
             open: None,
             acked_seq: seq,

@@ -4,7 +4,7 @@
 //!
 //! Invariants: a write counts as confirmed when every member has it on disk; where a shard has several
 //! replicas the leader alone confirms nothing; a replica joins only when it has all that was
-//! confirmed.
+//! confirmed, in this term or before it.
 
 use crate::table::NodeId;
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,13 +15,19 @@ pub const LAG_RECORDS_MAX: u64 = 20_000;
 #[derive(Debug)]
 pub struct Tracker {
     me: NodeId,
-    /// Whether the table lists this node alone.
+    /// Whether the shard is meant to have this replica alone.
     alone: bool,
+    /// Whether a member that has not been heard in this term yet is waited for, as one that lags.
+    patient: bool,
+    /// Who was connected in this term.
+    heard: BTreeSet<NodeId>,
     members: BTreeSet<NodeId>,
     /// What followers that are connected have on disk.
     acked: BTreeMap<NodeId, u64>,
     head: u64,
     confirmed: u64,
+    /// Where the leader's log ended when its term began: all of it may have been confirmed before.
+    floor: u64,
 }
 
 impl Tracker {
@@ -36,10 +42,13 @@ impl Tracker {
         let mut tracker = Self {
             me: me.clone(),
             alone: replicas <= 1,
+            patient: false,
+            heard: BTreeSet::new(),
             members: members.into_iter().collect(),
             acked: BTreeMap::new(),
             head,
             confirmed: 0,
+            floor: head,
         };
         tracker.members.insert(me);
         tracker.count();
@@ -69,6 +78,7 @@ impl Tracker {
     pub fn on_ack(&mut self, node: &NodeId, seq: u64) {
         let acked = self.acked.entry(node.clone()).or_insert(0);
         *acked = (*acked).max(seq);
+        self.heard.insert(node.clone());
         self.count();
     }
 
@@ -77,10 +87,21 @@ impl Tracker {
         self.acked.remove(node);
     }
 
-    /// The table has changed how many replicas there are.
-    pub fn on_replicas(&mut self, replicas: usize) {
+    /// The table has changed how many replicas there are, or whether they are being changed.
+    pub fn on_replicas(&mut self, replicas: usize, patient: bool) {
         self.alone = replicas <= 1;
+        self.patient = patient;
         self.count();
+    }
+
+    /// How many of `nodes` are members and connected; this node counts as such.
+    #[must_use]
+    pub fn present<'a>(&self, nodes: impl IntoIterator<Item = &'a NodeId>) -> usize {
+        let present = |node: &&NodeId| **node == self.me || self.acked.contains_key(*node);
+        let members = nodes
+            .into_iter()
+            .filter(|node| self.members.contains(*node));
+        members.filter(present).count()
     }
 
     /// Up to here every member has the log.
@@ -109,8 +130,8 @@ impl Tracker {
     /// Who is no member and could be: connected, and not far behind.
     #[must_use]
     pub fn joiners(&self) -> Vec<NodeId> {
-        let near =
-            |seq: u64| seq >= self.confirmed && self.head.saturating_sub(seq) <= LAG_RECORDS_MAX;
+        let has_all = self.confirmed.max(self.floor);
+        let near = |seq: u64| seq >= has_all && self.head.saturating_sub(seq) <= LAG_RECORDS_MAX;
         let ready = self
             .acked
             .iter()
@@ -119,12 +140,12 @@ impl Tracker {
     }
 
     /// The set without those that lack `seq` (those that are gone alone, where `gone`): none where
-    /// nobody would be left beside the leader, for then nothing could be confirmed, and those who have
-    /// everything must stay known.
+    /// nobody would be left beside a leader that is not meant to be alone, for then nothing could be
+    /// confirmed, and those who have everything must stay known.
     #[must_use]
     pub fn without_laggards(&self, seq: u64, gone: bool) -> Option<Vec<NodeId>> {
         let lags = |node: &NodeId| match self.acked.get(node) {
-            None => true,
+            None => !(gone && self.patient) || self.heard.contains(node),
             Some(acked) => !gone && *acked < seq,
         };
         let left: Vec<NodeId> = self
@@ -133,7 +154,8 @@ impl Tracker {
             .filter(|node| **node == self.me || !lags(node))
             .cloned()
             .collect();
-        (left.len() < self.members.len() && left.len() >= 2).then_some(left)
+        let least = if self.alone { 1 } else { 2 };
+        (left.len() < self.members.len() && left.len() >= least).then_some(left)
     }
 }
 
@@ -204,10 +226,49 @@ mod tests {
 
     #[test]
     fn a_far_follower_does_not_join() {
-        let mut tracker = Tracker::new(node("a"), [], 2, LAG_RECORDS_MAX + 2);
+        let mut tracker = Tracker::new(node("a"), [], 2, 0);
+        tracker.on_head(LAG_RECORDS_MAX + 2);
         tracker.on_ack(&node("b"), 1);
         assert_eq!(tracker.joiners(), [] as [NodeId; 0]);
         tracker.on_ack(&node("b"), 2);
         assert_eq!(tracker.joiners(), [node("b")]);
+    }
+
+    #[test]
+    fn while_replicas_change_who_was_not_heard_yet_lags_and_is_not_gone() {
+        let mut tracker = three();
+        tracker.on_replicas(3, true);
+        tracker.on_ack(&node("b"), 10);
+        assert_eq!(tracker.without_laggards(10, true), None);
+        assert_eq!(
+            tracker.without_laggards(10, false).unwrap(),
+            [node("a"), node("b")]
+        );
+        tracker.on_ack(&node("c"), 4);
+        tracker.on_gone(&node("c"));
+        assert!(tracker.without_laggards(10, true).is_some(), "it was here");
+        let all = [node("a"), node("b"), node("c"), node("d")];
+        assert_eq!(tracker.present(&all), 2);
+    }
+
+    #[test]
+    fn a_single_replica_goes_on_without_the_one_that_was_to_take_its_place() {
+        let mut tracker = Tracker::new(node("a"), [node("b")], 1, 0);
+        tracker.on_ack(&node("b"), 0);
+        tracker.on_head(5);
+        assert_eq!(tracker.confirmed(), 0, "a member confirms");
+        tracker.on_gone(&node("b"));
+        assert_eq!(tracker.without_laggards(5, true).unwrap(), [node("a")]);
+    }
+
+    #[test]
+    fn who_lacks_what_an_earlier_leader_confirmed_does_not_join() {
+        // The other member is away, so that nothing is confirmed in this term yet.
+        let mut tracker = Tracker::new(node("a"), [node("b")], 3, 10);
+        tracker.on_ack(&node("c"), 9);
+        assert_eq!(tracker.confirmed(), 0);
+        assert_eq!(tracker.joiners(), [] as [NodeId; 0]);
+        tracker.on_ack(&node("c"), 10);
+        assert_eq!(tracker.joiners(), [node("c")]);
     }
 }

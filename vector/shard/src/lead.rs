@@ -9,6 +9,7 @@
 
 use crate::clock;
 use crate::coordination::{Coordination, CoordinationError, Lease};
+use crate::digest::Digest;
 use crate::error::Error;
 use crate::insync::Tracker;
 use crate::replica::{Replica, blocking};
@@ -61,6 +62,9 @@ pub struct Leading {
     pub wake: Notify,
     pub receiver: Mutex<Option<Receiver>>,
     pub moved: Mutex<MoveStats>,
+    /// Of the migration under way, on either side: what the moving slots hold here.
+    /// Held while it is taken, by a thread for it.
+    pub digest: tokio::sync::Mutex<Option<(u64, Digest)>>,
 }
 
 impl Leading {
@@ -75,6 +79,7 @@ impl Leading {
             wake: Notify::new(),
             receiver: Mutex::new(None),
             moved: Mutex::new(MoveStats::default()),
+            digest: tokio::sync::Mutex::new(None),
         }
     }
 
@@ -168,6 +173,37 @@ impl Leading {
         tracing::info!(shard = %self.lease.shard, ?left, "in-sync set shrank");
         self.tracker.lock().set_members(left);
         self.stir();
+        Ok(true)
+    }
+
+    /// Leaves those members that are none of `nodes` out, this node aside, if at least `need` of `nodes`
+    /// are members and connected. Coordination hears of it first.
+    pub async fn keep_only(
+        &self,
+        coordination: &dyn Coordination,
+        nodes: &[NodeId],
+        need: usize,
+    ) -> Result<bool, Error> {
+        let _one = self.membership.lock().await;
+        let (before, after) = {
+            let tracker = self.tracker.lock();
+            if tracker.present(nodes) < need {
+                return Ok(false);
+            }
+            let me = &self.lease.node;
+            let stays = |node: &NodeId| node == me || nodes.contains(node);
+            let before = tracker.members();
+            let after: Vec<NodeId> = before.iter().filter(|node| stays(node)).cloned().collect();
+            (before, after)
+        };
+        if before != after {
+            coordination
+                .set_in_sync(self.lease.fence(), after.clone())
+                .await?;
+            tracing::info!(shard = %self.lease.shard, ?after, "the in-sync set is that of the new replicas");
+            self.tracker.lock().set_members(after);
+            self.stir();
+        }
         Ok(true)
     }
 

@@ -1,7 +1,7 @@
 //! A store in memory, exact and slow: what a [`Store`] must do, for tests. Stores outlive what opens
 //! them, as files would, until their [`MemoryStores`] goes.
 
-use crate::store::{Committed, Keep, LogRecord, Page, Store, StoreError, Stores};
+use crate::store::{Committed, Figures, Keep, LogRecord, Page, Store, StoreError, Stores};
 use crate::wire;
 use parking_lot::{Mutex, RwLock};
 use prost::Message;
@@ -255,6 +255,14 @@ impl Store for Memory {
 
     fn len(&self) -> u64 {
         self.inner.read().live.len() as u64
+    }
+
+    fn figures(&self) -> Figures {
+        let inner = self.inner.read();
+        Figures {
+            rows: inner.live.len() as u64,
+            ..Figures::default()
+        }
     }
 
     fn snapshot_to(&self, folder: &Path) -> Result<(), StoreError> {

@@ -2,9 +2,9 @@
 //!
 //! The leader of the shard that they move *to* pulls: it takes out what an earlier attempt left, copies
 //! the records page by page, follows the log from before the copy, and is waited for by writes once it
-//! has caught up (dual write). The leader of the shard that they move *from* ends it: it shuts its gate,
-//! so that no write is under way, waits until the receiver has the whole log, compares counts and
-//! hashes, and flips the table. Then each side sweeps what is no longer its own.
+//! has caught up (dual write). The leader of the shard that they move *from* ends it: both sides read what
+//! they hold, it shuts its gate, so that no write is under way, waits until the receiver has the whole log,
+//! compares counts and hashes, and flips the table. Then each side sweeps what is no longer its own.
 //!
 //! Invariants: slots change hands in one compare-and-swap, which fails where either leader has changed
 //! or the table has; the gate stays shut until the outcome of that swap is known. A kill at any step
@@ -30,6 +30,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
 mod giving;
+pub mod verify;
 
 /// Records that one sweep of a page takes out.
 const SWEEP_RECORDS: usize = 1_000;
@@ -207,6 +208,7 @@ impl Work {
                 ..MoveStats::default()
             };
         });
+        *self.leading.digest.lock().await = None;
         // Fresh: a flip that was under way when this node took the lead has failed since, or is seen
         // here. What is swept is not this shard's.
         let table = self.shared.refresh().await?;

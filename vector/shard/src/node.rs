@@ -8,9 +8,11 @@ use crate::clock;
 use crate::coordination::{CALL_MS_MAX, Coordination, CoordinationError, View};
 use crate::error::Error;
 use crate::files;
+use crate::meter::Meter;
 use crate::peers::Peers;
 use crate::replica::{Replica, blocking};
 use crate::service;
+use crate::status;
 use crate::store::Stores;
 use crate::table::{Draft, NodeId, ShardId, ShardTable};
 use crate::tls::Tls;
@@ -61,6 +63,8 @@ pub struct Options {
     pub id: NodeId,
     pub dir: PathBuf,
     pub listen: SocketAddr,
+    /// HTTP for machines that watch it: health, readiness, metrics. Nothing where there is none.
+    pub admin: Option<SocketAddr>,
     /// Where others reach it, `host:port`; the bound address where there is none.
     pub advertise: Option<String>,
     pub coordination: Arc<dyn Coordination>,
@@ -85,6 +89,7 @@ impl Options {
             id,
             dir,
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            admin: None,
             advertise: None,
             coordination,
             stores,
@@ -106,10 +111,11 @@ impl Options {
             ));
         }
         std::fs::create_dir_all(&self.dir).map_err(Error::io(&self.dir))?;
-        let listener = TcpListener::bind(self.listen).await;
-        let listener = listener.map_err(|error| refuse(error.to_string()))?;
-        let addr = listener.local_addr();
-        let addr = addr.map_err(|error| refuse(error.to_string()))?;
+        let (listener, addr) = listen(self.listen).await?;
+        let admin = match self.admin {
+            Some(wanted) => Some(listen(wanted).await?),
+            None => None,
+        };
         let path = self.dir.join(VIEW);
         let view = match files::read_whole(&path).map_err(Error::io(&path))? {
             Some(bytes) => match View::decode(&bytes) {
@@ -133,14 +139,26 @@ impl Options {
             writes: Semaphore::new(self.limits.writes_max),
             streams: Arc::new(Semaphore::new(self.limits.streams_max)),
             stop: CancellationToken::new(),
+            meter: Meter::default(),
             options: self,
         });
         Ok(Node {
             shared,
             listener,
             addr,
+            admin,
         })
     }
+}
+
+async fn listen(wanted: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
+    let refuse = |error: std::io::Error| Error::Listen {
+        addr: wanted.to_string(),
+        reason: error.to_string(),
+    };
+    let listener = TcpListener::bind(wanted).await.map_err(refuse)?;
+    let addr = listener.local_addr().map_err(refuse)?;
+    Ok((listener, addr))
 }
 
 /// What all parts of a node share.
@@ -154,6 +172,7 @@ pub struct Shared {
     pub writes: Semaphore,
     pub streams: Arc<Semaphore>,
     pub stop: CancellationToken,
+    pub meter: Meter,
 }
 
 impl Shared {
@@ -256,6 +275,7 @@ pub struct Node {
     shared: Arc<Shared>,
     listener: TcpListener,
     addr: SocketAddr,
+    admin: Option<(TcpListener, SocketAddr)>,
 }
 
 /// What others may know of a node.
@@ -263,12 +283,19 @@ pub struct Node {
 pub struct Handle {
     shared: Arc<Shared>,
     addr: SocketAddr,
+    admin: Option<SocketAddr>,
 }
 
 impl Handle {
     #[must_use]
     pub const fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// Where health, readiness and metrics are.
+    #[must_use]
+    pub const fn admin_addr(&self) -> Option<SocketAddr> {
+        self.admin
     }
 
     #[must_use]
@@ -280,17 +307,7 @@ impl Handle {
     pub async fn ready(&self) {
         let mut views = self.shared.views.subscribe();
         loop {
-            let wanted = self.shared.view().map(|view| wanted(&view, self.id()));
-            let is_ready = wanted.is_some_and(|wanted| {
-                let replicas = self.shared.replicas.read();
-                let caught_up = |shard| {
-                    replicas
-                        .get(shard)
-                        .is_some_and(|r: &Arc<Replica>| r.is_caught_up())
-                };
-                wanted.iter().all(caught_up)
-            });
-            if is_ready {
+            if status::missing(&self.shared).is_empty() {
                 return;
             }
             tokio::select! {
@@ -306,7 +323,8 @@ impl Handle {
     }
 }
 
-fn wanted(view: &View, node: &NodeId) -> Vec<ShardId> {
+/// The shards that a table lists at a node.
+pub fn wanted(view: &View, node: &NodeId) -> Vec<ShardId> {
     let mine = view.table.shards().iter();
     let mine = mine.filter(|shard| shard.replicas.contains(node));
     mine.map(|shard| shard.id).collect()
@@ -318,6 +336,7 @@ impl Node {
         Handle {
             shared: Arc::clone(&self.shared),
             addr: self.addr,
+            admin: self.admin.as_ref().map(|(_, addr)| *addr),
         }
     }
 
@@ -327,8 +346,13 @@ impl Node {
             shared,
             listener,
             addr,
+            admin,
         } = self;
         let serving = CancellationToken::new();
+        if let Some((listener, _)) = admin {
+            let ended = serving.clone().cancelled_owned();
+            tokio::spawn(status::serve(Arc::clone(&shared), listener, ended));
+        }
         let server = tokio::spawn(service::serve(
             Arc::clone(&shared),
             listener,

@@ -48,6 +48,8 @@ pub struct Replica {
     leading: RwLock<Option<Arc<Leading>>>,
     /// The number of the last write here.
     head: watch::Sender<u64>,
+    /// Where the leader's log ended when it was last heard of.
+    leader_head: AtomicU64,
 }
 
 /// Work that blocks, on a thread for it.
@@ -99,6 +101,7 @@ impl Replica {
             broken: AtomicBool::new(false),
             leading: RwLock::new(None),
             head: watch::Sender::new(seq),
+            leader_head: AtomicU64::new(seq),
         })
     }
 
@@ -143,6 +146,17 @@ impl Replica {
             *head = seq.max(*head);
             grows
         });
+    }
+
+    pub fn on_leader_head(&self, seq: u64) {
+        self.leader_head.store(seq, Ordering::Relaxed);
+    }
+
+    /// Records that the leader had, when it was last heard of, and this replica has not.
+    #[must_use]
+    pub fn lag(&self) -> u64 {
+        let head = self.leader_head.load(Ordering::Relaxed);
+        head.saturating_sub(self.seq())
     }
 
     /// Refuses a token that is older than one that was heard of; remembers a newer one.

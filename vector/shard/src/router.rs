@@ -16,6 +16,7 @@ use futures::FutureExt;
 use futures::future::join_all;
 use parking_lot::Mutex;
 use skerry_resilience::{Breaker, LatencyWindow, RetryBudget};
+use skerry_telemetry::exposition::{Kind, Text};
 use skerry_types::Budget;
 use skerry_vector_index::{Found, Query, Record, Write};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -135,6 +136,35 @@ impl Router {
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.0.state.lock().counts
+    }
+
+    /// The same, as text for the `/metrics` of the process that asks.
+    #[must_use]
+    pub fn metrics(&self) -> String {
+        let counts = self.counts();
+        let mut text = Text::default();
+        let mut counter = |name, help, count| text.single(name, Kind::Counter, help, count);
+        counter(
+            "skerry_vector_router_calls_total",
+            "First calls to shards, hedges and retries aside.",
+            counts.calls,
+        );
+        counter(
+            "skerry_vector_router_hedges_total",
+            "Second calls because the first was late; at most 5 % of the calls.",
+            counts.hedges,
+        );
+        counter(
+            "skerry_vector_router_retries_total",
+            "Further calls because one failed or took too long.",
+            counts.retries,
+        );
+        counter(
+            "skerry_vector_router_epoch_rounds_total",
+            "Requests that were routed again by a newer table.",
+            counts.epoch_rounds,
+        );
+        text.finish()
     }
 
     /// The table that requests are routed by.

@@ -9,15 +9,18 @@ use crate::coordination::View;
 use crate::error::Error;
 use crate::feed;
 use crate::lead::{self, Writes};
-use crate::moving;
+use crate::moving::verify;
 use crate::node::Shared;
+use crate::operate;
 use crate::peers::MESSAGE_BYTES_MAX;
 use crate::replica::{Replica, blocking};
 use crate::slots::{SlotSet, slot_of};
-use crate::table::{NodeId, Shard, ShardId};
+use crate::status;
+use crate::table::{Shard, ShardId};
 use crate::tls;
 use crate::wire::{self, grpc as g};
 use g::shards_server::{Shards, ShardsServer};
+use skerry_telemetry::VectorOp;
 use skerry_types::Budget;
 use skerry_vector_index::{Found, Query, RESULTS_MAX};
 use std::sync::Arc;
@@ -161,7 +164,7 @@ impl Service {
         if budget.spent(clock::now()) {
             return Err(Error::Deadline);
         }
-        let began = clock::now();
+        let (began, count) = (clock::now(), queries.len());
         let (shard, seq) = (entry.id, replica.seq());
         // A caller that goes away does not make room before its search has ended.
         let lists = blocking(move || {
@@ -170,8 +173,7 @@ impl Service {
         })
         .await?;
         self.still(shard, epoch)?;
-        let seconds = clock::now().since_us(began) as f64 / 1e6;
-        metrics::histogram!("skerry_vector_search_seconds").record(seconds);
+        self.0.meter.searched(count, began);
         Ok(g::SearchReply {
             lists: lists.into_iter().map(wire::found_out).collect(),
             seq,
@@ -227,7 +229,9 @@ impl Service {
             .writes
             .try_acquire()
             .map_err(|_| Error::Overloaded("writes"))?;
+        let began = clock::now();
         let writes = wire::writes_in(request.writes)?;
+        let count = writes.len();
         self.0.table_since(request.epoch).await?;
         let shard = ShardId(request.shard);
         let replica = self.0.replica(shard)?;
@@ -247,6 +251,7 @@ impl Service {
         let coordination = &self.0.options.coordination;
         let committed =
             lead::commit(&replica, &leading, coordination, Writes::Of(writes), open).await?;
+        self.0.meter.wrote(count, began);
         Ok(g::WriteReply {
             first_seq: committed.first_seq,
             last_seq: committed.last_seq,
@@ -273,19 +278,15 @@ impl Service {
         let slots = ranges.and_then(|ranges| SlotSet::try_from(ranges).ok());
         let slots = slots.ok_or_else(|| Error::Request("slots that are none".to_owned()))?;
         let place = feed::place(&self.0)?;
-        blocking(move || {
-            let _place = place;
-            let store = replica.store();
-            let seq = store.seq();
-            let keep = |id: &str| slots.contains(slot_of(id));
-            let found = store.fingerprint(&keep)?;
-            Ok(g::FingerprintReply {
-                count: found.count,
-                hash: found.hash,
-                seq,
-            })
+        let _place = place;
+        leading.moved.lock().step = "verify";
+        let (found, seq) =
+            verify::fingerprint(&replica, &leading, request.migration, slots).await?;
+        Ok(g::FingerprintReply {
+            count: found.count,
+            hash: found.hash,
+            seq,
         })
-        .await
     }
 
     fn stats(&self) -> Result<g::StatsReply, Error> {
@@ -293,17 +294,12 @@ impl Service {
         let replicas: Vec<Arc<Replica>> = self.0.replicas.read().values().cloned().collect();
         let shards = replicas.iter().map(|replica| {
             let leading = replica.leading();
-            let role = match &leading {
-                Some(_) => "leading",
-                None if replica.is_caught_up() => "following",
-                None => "starting",
-            };
             let store = replica.store();
             let moved = leading.as_ref().map(|leading| *leading.moved.lock());
             let moved = moved.filter(|stats| stats.migration > 0);
             g::ShardStats {
                 shard: replica.shard.0,
-                role: role.to_owned(),
+                role: status::role(replica).as_str().to_owned(),
                 seq: store.seq(),
                 records: store.len(),
                 token: replica.token(),
@@ -329,47 +325,9 @@ impl Service {
         })
     }
 
-    async fn migrate(&self, request: g::MigrateRequest) -> Result<g::MigrateReply, Error> {
-        use g::migrate_request::Verb;
-        let table = self.0.refresh().await?;
-        let verb = request
-            .verb
-            .ok_or_else(|| Error::Request("no verb".to_owned()))?;
-        let draft = match verb {
-            Verb::Split(split) => {
-                let names = split.replicas.iter().map(|name| NodeId::new(name));
-                let replicas = names.collect::<Result<Vec<_>, _>>()?;
-                table.split(ShardId(split.shard), &replicas)?
-            }
-            Verb::Move(moved) => {
-                let slots = moved
-                    .slots
-                    .iter()
-                    .filter_map(|slot| u16::try_from(*slot).ok());
-                table.move_slots(ShardId(moved.from), ShardId(moved.to), slots.collect())?
-            }
-            Verb::Abort(abort) => {
-                let table = moving::abort(&self.0, abort.migration).await?;
-                return Ok(g::MigrateReply {
-                    migration: abort.migration,
-                    epoch: table.epoch(),
-                    ..Default::default()
-                });
-            }
-        };
-        let coordination = &self.0.options.coordination;
-        let table = coordination.compare_and_swap(draft, Vec::new()).await?;
-        self.0.adopt(&table);
-        let migration = table
-            .migration()
-            .ok_or_else(|| Error::Peer("no migration".to_owned()))?;
-        Ok(g::MigrateReply {
-            migration: migration.id,
-            from: migration.from.0,
-            to: migration.to.0,
-            slots: migration.slots.len(),
-            epoch: table.epoch(),
-        })
+    fn counted<T>(&self, op: VectorOp, result: Result<T, Error>) -> Result<Response<T>, Status> {
+        self.0.meter.ended(op, &result);
+        self.answer(result)
     }
 
     fn answer<T>(&self, result: Result<T, Error>) -> Result<Response<T>, Status> {
@@ -393,18 +351,24 @@ impl Shards for Service {
         &self,
         request: Request<g::WriteRequest>,
     ) -> Result<Response<g::WriteReply>, Status> {
-        self.answer(Self::write(self, request.into_inner()).await)
+        self.counted(
+            VectorOp::Write,
+            Self::write(self, request.into_inner()).await,
+        )
     }
 
     async fn search(
         &self,
         request: Request<g::SearchRequest>,
     ) -> Result<Response<g::SearchReply>, Status> {
-        self.answer(Self::search(self, request.into_inner()).await)
+        self.counted(
+            VectorOp::Search,
+            Self::search(self, request.into_inner()).await,
+        )
     }
 
     async fn get(&self, request: Request<g::GetRequest>) -> Result<Response<g::GetReply>, Status> {
-        self.answer(Self::get(self, request.into_inner()).await)
+        self.counted(VectorOp::Get, Self::get(self, request.into_inner()).await)
     }
 
     async fn follow(
@@ -443,7 +407,7 @@ impl Shards for Service {
         &self,
         request: Request<g::MigrateRequest>,
     ) -> Result<Response<g::MigrateReply>, Status> {
-        self.answer(Self::migrate(self, request.into_inner()).await)
+        self.answer(operate::migrate(&self.0, request.into_inner()).await)
     }
 }
 

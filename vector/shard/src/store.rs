@@ -2,7 +2,7 @@
 //!
 //! Invariants that an implementation keeps: a write is all or nothing and durable on return; its
 //! sequence numbers follow each other without a gap; two stores that applied the same log up to the
-//! same number answer alike, and have equal fingerprints. Calls block: nothing here is called on a
+//! same number answer alike. Calls block: nothing here is called on a
 //! thread that drives others.
 
 pub use skerry_vector_index::store::{Committed, LogRecord};
@@ -11,9 +11,6 @@ use skerry_wire::value::metadata;
 use std::path::Path;
 use std::sync::Arc;
 use xxhash_rust::xxh3::Xxh3;
-
-/// Records of a page while a fingerprint is taken.
-const FINGERPRINT_PAGE_RECORDS: usize = 2_000;
 
 /// Why a store could not do it.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +60,39 @@ pub struct Fingerprint {
     pub hash: u64,
 }
 
+impl Fingerprint {
+    pub fn add(&mut self, hash: u64) {
+        self.count += 1;
+        self.hash = self.hash.wrapping_add(hash);
+    }
+
+    /// What was added before.
+    pub fn take_out(&mut self, hash: u64) {
+        self.count = self.count.saturating_sub(1);
+        self.hash = self.hash.wrapping_sub(hash);
+    }
+}
+
+/// What a store takes, for operators.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Figures {
+    /// Sealed segments, and those that wait to be sealed.
+    pub segments: u64,
+    pub frozen: u64,
+    /// Rows of all segments, and how many of them are dead.
+    pub rows: u64,
+    pub dead: u64,
+    pub log_bytes: u64,
+    /// Memory that searches need.
+    pub hot_bytes: u64,
+    pub disk_bytes: u64,
+    /// Up to here segments have the log.
+    pub checkpoint: u64,
+    /// What the background fails at, until it succeeds.
+    pub sealing_fails: bool,
+    pub compaction_fails: bool,
+}
+
 /// Which ids are meant.
 pub type Keep<'a> = &'a (dyn Fn(&str) -> bool + Sync);
 
@@ -82,22 +112,6 @@ pub trait Store: Send + Sync + 'static {
     /// Live records whose ids are kept, after an id. What is written while pages are read is in them or
     /// not.
     fn scan(&self, after: Option<&str>, max: usize, keep: Keep<'_>) -> Result<Page, StoreError>;
-    /// Of the records whose ids are kept. Read page by page: the caller keeps writes away.
-    fn fingerprint(&self, keep: Keep<'_>) -> Result<Fingerprint, StoreError> {
-        let mut sum = Fingerprint::default();
-        let mut after: Option<Box<str>> = None;
-        loop {
-            let page = self.scan(after.as_deref(), FINGERPRINT_PAGE_RECORDS, keep)?;
-            for record in &page.records {
-                sum.count += 1;
-                sum.hash = sum.hash.wrapping_add(hash_of(record));
-            }
-            match page.next {
-                Some(next) => after = Some(next),
-                None => return Ok(sum),
-            }
-        }
-    }
     /// The number of the last write; 0 before the first.
     fn seq(&self) -> u64;
     /// Live records.
@@ -105,12 +119,13 @@ pub trait Store: Send + Sync + 'static {
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
+    fn figures(&self) -> Figures;
     /// Writes all of it into an empty folder.
     fn snapshot_to(&self, folder: &Path) -> Result<(), StoreError>;
 }
 
 /// Of the id, the bits of the vector, and the payload.
-fn hash_of(record: &Record) -> u64 {
+pub fn hash_of(record: &Record) -> u64 {
     let mut hash = Xxh3::new();
     hash.update(&(record.id.len() as u64).to_le_bytes());
     hash.update(record.id.as_bytes());

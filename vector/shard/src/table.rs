@@ -9,8 +9,13 @@ use crate::slots::SlotSet;
 use serde::{Deserialize, Serialize};
 use skerry_types::Slot;
 use skerry_types::ids::SLOTS;
+use skerry_wire::{CodecError, codec, value::schema};
 use std::fmt;
 use std::sync::Arc;
+
+mod placing;
+
+pub use placing::Placing;
 
 /// Most shards of a table, and replicas of a shard.
 pub const SHARDS_MAX: usize = 1_024;
@@ -89,7 +94,9 @@ pub enum TableError {
     NoShard(ShardId),
     #[error("{0} shards: a table has 1 to {SHARDS_MAX}")]
     Shards(usize),
-    #[error("shard {0} needs 1 to {REPLICAS_MAX} different replicas")]
+    #[error(
+        "shard {0}: 1 to {REPLICAS_MAX} different nodes, not those of now, at most {REPLICAS_MAX} with them"
+    )]
     Replicas(ShardId),
     #[error("shards are not in order, or a number is used twice")]
     Order,
@@ -103,6 +110,10 @@ pub enum TableError {
     Single(ShardId),
     #[error("slots of shard {0} cannot move to itself")]
     Same(ShardId),
+    #[error("the replicas of shard {0} are being changed; wait for it, or give it up")]
+    Placing(ShardId),
+    #[error("no change of the replicas of shard {0} is under way")]
+    NoPlacing(ShardId),
     #[error("epoch {got} does not follow {after}")]
     Epoch { got: u64, after: u64 },
 }
@@ -118,6 +129,8 @@ impl TableError {
             Self::Busy(_) => "shard_migration_busy",
             Self::NoMigration(_) => "shard_migration_unknown",
             Self::NotOwned(_) | Self::Single(_) | Self::Same(_) => "shard_slots",
+            Self::Placing(_) => "shard_replicas_busy",
+            Self::NoPlacing(_) => "shard_replicas_unknown",
             Self::Epoch { .. } => "shard_epoch",
         }
     }
@@ -152,6 +165,27 @@ struct Body {
     shards: Vec<Shard>,
     migration: Option<Migration>,
     next: u32,
+    /// In a form of their own, which only a table that has some takes.
+    #[serde(skip)]
+    placings: Vec<Placing>,
+}
+
+impl Body {
+    fn encode(&self) -> Result<Vec<u8>, CodecError> {
+        if self.placings.is_empty() {
+            return codec::encode_as(schema::SHARD_TABLE, self);
+        }
+        codec::encode_as(schema::SHARD_TABLE_PLACING, &(self, &self.placings))
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+        if codec::schema_of(bytes)? != schema::SHARD_TABLE_PLACING {
+            return codec::decode_as(schema::SHARD_TABLE, bytes);
+        }
+        let (body, placings): (Self, Vec<Placing>) =
+            codec::decode_as(schema::SHARD_TABLE_PLACING, bytes)?;
+        Ok(Self { placings, ..body })
+    }
 }
 
 /// Who has what, under one epoch. Checked when it is made.
@@ -191,6 +225,7 @@ impl Draft {
                 shards: shards.collect(),
                 migration: None,
                 next: count as u32,
+                placings: Vec::new(),
             },
         };
         draft.clone().settle(1)?;
@@ -204,8 +239,8 @@ impl Draft {
     }
 
     /// What is stored: the table without its epoch, which is the store's to give.
-    pub fn encode(&self) -> Result<Vec<u8>, skerry_wire::CodecError> {
-        skerry_wire::codec::encode_as(skerry_wire::value::schema::SHARD_TABLE, &self.body)
+    pub fn encode(&self) -> Result<Vec<u8>, CodecError> {
+        self.body.encode()
     }
 
     /// The table with its epoch.
@@ -221,16 +256,13 @@ impl Draft {
 impl ShardTable {
     /// What a draft's `encode` gave, and the epoch under which it was stored.
     pub fn decode(bytes: &[u8], epoch: u64) -> Result<Self, String> {
-        let body: Body =
-            skerry_wire::codec::decode_as(skerry_wire::value::schema::SHARD_TABLE, bytes)
-                .map_err(|error| error.to_string())?;
+        let body = Body::decode(bytes).map_err(|error| error.to_string())?;
         Self::checked(body, epoch).map_err(|error| error.to_string())
     }
 
     /// The stored form of this very table.
-    pub fn encode(&self) -> Result<Vec<u8>, skerry_wire::CodecError> {
-        let (after, body) = (self.epoch, self.body.clone());
-        Draft { after, body }.encode()
+    pub fn encode(&self) -> Result<Vec<u8>, CodecError> {
+        self.body.encode()
     }
 
     fn checked(mut body: Body, epoch: u64) -> Result<Self, TableError> {
@@ -247,10 +279,7 @@ impl ShardTable {
                 return Err(TableError::Order);
             }
             below = shard.id.0 + 1;
-            let mut names: Vec<&NodeId> = shard.replicas.iter().collect();
-            names.sort_unstable();
-            names.dedup();
-            if names.len() != shard.replicas.len() || !(1..=REPLICAS_MAX).contains(&names.len()) {
+            if !placing::is_list(&shard.replicas) {
                 return Err(TableError::Replicas(shard.id));
             }
             for slot in shard.slots.iter() {
@@ -276,6 +305,19 @@ impl ShardTable {
             if migration.slots.is_empty() || !from.slots.covers(&migration.slots) {
                 return Err(TableError::NotOwned(migration.from));
             }
+        }
+        let mut placed = Vec::new();
+        for placing in &mut body.placings {
+            if placing.id == 0 {
+                placing.id = epoch;
+            }
+            let id = placing.shard;
+            let shard = body.shards.iter().find(|shard| shard.id == id);
+            placing.check(shard.ok_or(TableError::NoShard(id))?)?;
+            if placed.contains(&id) || placing.id > epoch {
+                return Err(TableError::Order);
+            }
+            placed.push(id);
         }
         Ok(Self {
             epoch,
@@ -337,6 +379,7 @@ impl ShardTable {
     pub fn split(&self, id: ShardId, replicas: &[NodeId]) -> Result<Draft, TableError> {
         self.idle()?;
         let shard = self.shard(id).ok_or(TableError::NoShard(id))?;
+        self.placed(id)?;
         if shard.slots.len() < 2 {
             return Err(TableError::Single(id));
         }
@@ -374,6 +417,8 @@ impl ShardTable {
     ) -> Result<Draft, TableError> {
         self.idle()?;
         self.shard(from).ok_or(TableError::NoShard(from))?;
+        self.placed(from)?;
+        self.placed(to)?;
         self.change(|body| {
             body.migration = Some(Migration {
                 id: 0,
@@ -417,20 +462,6 @@ impl ShardTable {
             body.migration = None;
             body.shards
                 .retain(|shard| shard.id != migration.to || !shard.slots.is_empty());
-        })
-    }
-
-    /// Puts a shard on other nodes. Those that stay must be able to bring the others up to date:
-    /// at least one does.
-    pub fn place(&self, id: ShardId, replicas: &[NodeId]) -> Result<Draft, TableError> {
-        let shard = self.shard(id).ok_or(TableError::NoShard(id))?;
-        if !shard.replicas.iter().any(|node| replicas.contains(node)) {
-            return Err(TableError::Replicas(id));
-        }
-        self.change(|body| {
-            for shard in body.shards.iter_mut().filter(|shard| shard.id == id) {
-                shard.replicas = replicas.to_vec();
-            }
         })
     }
 

@@ -11,8 +11,9 @@ use crate::insync::Tracker;
 use crate::lead::Leading;
 use crate::moving;
 use crate::node::Shared;
+use crate::placing;
 use crate::replica::{Replica, blocking};
-use crate::table::NodeId;
+use crate::table::{NodeId, Placing, ShardId, ShardTable};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +27,7 @@ pub async fn run(shared: &Arc<Shared>, replica: &Arc<Replica>, stop: &Cancellati
     let shard = replica.shard;
     let mut views = shared.views.subscribe();
     let mut needs_snapshot = false;
+    let mut leaves_until = clock::now();
     while !stop.is_cancelled() && !replica.is_broken() {
         let view = views.borrow_and_update().clone();
         let leader = view.as_ref().and_then(|view| view.leader(shard).cloned());
@@ -47,9 +49,14 @@ pub async fn run(shared: &Arc<Shared>, replica: &Arc<Replica>, stop: &Cancellati
                     }
                 }
             }
+            (Some(_), None) if clock::now() < leaves_until => wait(&mut views, stop).await,
             (Some(_), None) => {
                 match take(shared, replica).await {
-                    Ok(Some(leading)) => hold(shared, replica, leading, stop).await,
+                    Ok(Some(leading)) => {
+                        if hold(shared, replica, leading, stop).await {
+                            leaves_until = placing::leave_until();
+                        }
+                    }
                     Ok(None) => {}
                     Err(error) => {
                         tracing::debug!(%shard, code = error.code(), %error, "the lead was not taken");
@@ -145,7 +152,8 @@ async fn take(shared: &Arc<Shared>, replica: &Arc<Replica>) -> Result<Option<Arc
     coordination
         .set_in_sync(lease.fence(), members.clone())
         .await?;
-    let tracker = Tracker::new(me, members, entry.replicas.len(), seq);
+    let mut tracker = Tracker::new(me, members, entry.replicas.len(), seq);
+    note_replicas(&mut tracker, &table, shard);
     tracing::info!(%shard, token = lease.token, seq, "leading");
     Ok(Some(Arc::new(Leading::new(lease, tracker))))
 }
@@ -164,13 +172,13 @@ async fn begin_term(replica: &Arc<Replica>, lease: &Lease) -> Result<u64, Error>
     .await
 }
 
-/// Leads until the lease is gone, or the node stops.
+/// Leads until the lease is gone, the node stops, or the lead must go to another: true then.
 async fn hold(
     shared: &Arc<Shared>,
     replica: &Arc<Replica>,
     leading: Arc<Leading>,
     stop: &CancellationToken,
-) {
+) -> bool {
     replica.set_leading(Some(Arc::clone(&leading)));
     let ended = CancellationToken::new();
     let mover = tokio::spawn(moving::run(
@@ -179,15 +187,17 @@ async fn hold(
         Arc::clone(&leading),
         ended.clone(),
     ));
-    loop {
-        look_after(shared, &leading).await;
+    let goes = loop {
+        if look_after(shared, &leading).await {
+            break true;
+        }
         tokio::select! {
-            () = stop.cancelled() => break,
-            () = leading.lease.lost() => break,
+            () = stop.cancelled() => break false,
+            () = leading.lease.lost() => break false,
             () = leading.wake.notified() => {}
             () = clock::sleep_ms(HOUSEKEEPING_MS) => {}
         }
-    }
+    };
     replica.set_leading(None);
     ended.cancel();
     let _ = mover.await;
@@ -197,16 +207,39 @@ async fn hold(
     leading.lease.release();
     drop(shut);
     tracing::info!(shard = %replica.shard, token = leading.lease.token, "no longer leading");
+    goes
 }
 
-async fn look_after(shared: &Shared, leading: &Leading) {
+/// Brings the in-sync set up to the table; true where the lead must go to another.
+async fn look_after(shared: &Arc<Shared>, leading: &Leading) -> bool {
     let shard = leading.lease.shard;
-    let Some(view) = shared.view() else { return };
-    let Some(entry) = view.table.shard(shard) else {
-        return;
+    let Some(view) = shared.view() else {
+        return false;
     };
-    leading.tracker.lock().on_replicas(entry.replicas.len());
-    if let Err(error) = leading.admit(shared.coordination(), &entry.replicas).await {
+    let Some(entry) = view.table.shard(shard) else {
+        return false;
+    };
+    note_replicas(&mut leading.tracker.lock(), &view.table, shard);
+    let placing = view.table.placing(shard);
+    let candidates = placing::candidates(leading, entry, placing);
+    if let Err(error) = leading.admit(shared.coordination(), &candidates).await {
         tracing::warn!(%shard, code = error.code(), %error, "a follower could not join the in-sync set");
     }
+    let Some(placing) = placing else {
+        return false;
+    };
+    match placing::step(shared, leading, placing).await {
+        Ok(goes) => goes,
+        Err(error) => {
+            tracing::warn!(%shard, code = error.code(), %error, "the change of replicas waits");
+            false
+        }
+    }
+}
+
+fn note_replicas(tracker: &mut Tracker, table: &ShardTable, shard: ShardId) {
+    let placing = table.placing(shard);
+    let listed = table.shard(shard).map_or(0, |entry| entry.replicas.len());
+    let copies = placing.map_or(listed, Placing::copies);
+    tracker.on_replicas(copies, placing.is_some());
 }

@@ -58,6 +58,8 @@ pub struct Stats {
     pub checkpoint: u64,
     /// What the background fails at, until it succeeds: codes and texts.
     pub faults: Vec<String>,
+    pub sealing_fails: bool,
+    pub compaction_fails: bool,
 }
 
 fn prepare<'a>(shared: &Shared, ask: &'a Query) -> Result<Prepared<'a>, IndexError> {
@@ -247,8 +249,8 @@ pub fn stats(shared: &Shared) -> Stats {
     let files: usize = sealed().map(|one| one.file_bytes()).sum();
     let log_bytes = shared.log_files.bytes();
     let checkpoint = shared.manifest.lock().manifest.checkpoint;
-    let faults = shared.faults.lock();
-    let faults = [&faults.sealing, &faults.compacting].into_iter().flatten();
+    let held = shared.faults.lock();
+    let faults = [&held.sealing, &held.compacting].into_iter().flatten();
     Stats {
         segments: view.sealed.len(),
         frozen: view.frozen().len(),
@@ -262,5 +264,7 @@ pub fn stats(shared: &Shared) -> Stats {
         faults: faults
             .map(|error| format!("{}: {error}", error.code()))
             .collect(),
+        sealing_fails: held.sealing.is_some(),
+        compaction_fails: held.compacting.is_some(),
     }
 }

@@ -23,9 +23,16 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::Code;
+
+mod access;
+
+pub use access::Access;
 
 /// How long after a failure it is tried again, in milliseconds.
 const RETRY_MS: u64 = 200;
+/// How long after a failed login the next one begins, in milliseconds.
+const LOGIN_MS: u64 = 1_000;
 /// A silent connection is asked after so long, in milliseconds.
 const KEEPALIVE_MS: u64 = 1_000;
 
@@ -61,6 +68,22 @@ fn unavailable(error: impl std::fmt::Display) -> CoordinationError {
     CoordinationError::Unavailable(error.to_string())
 }
 
+/// What etcd says no to will not be otherwise when it is asked again.
+fn failed(error: etcd_client::Error) -> CoordinationError {
+    match &error {
+        etcd_client::Error::GRpcStatus(status) => match status.code() {
+            // A user without rights, a wrong password, users that are not switched on, or no user where
+            // they are.
+            Code::PermissionDenied
+            | Code::Unauthenticated
+            | Code::InvalidArgument
+            | Code::FailedPrecondition => CoordinationError::Denied(status.message().to_owned()),
+            _ => unavailable(error),
+        },
+        _ => unavailable(error),
+    }
+}
+
 fn corrupt(error: impl std::fmt::Display) -> CoordinationError {
     CoordinationError::Corrupt(error.to_string())
 }
@@ -70,7 +93,7 @@ async fn call<T>(
     work: impl Future<Output = Result<T, etcd_client::Error>>,
 ) -> Result<T, CoordinationError> {
     match clock::within(CALL_MS_MAX, work).await {
-        Some(done) => done.map_err(unavailable),
+        Some(done) => done.map_err(failed),
         None => Err(unavailable(format!("no answer in {CALL_MS_MAX} ms"))),
     }
 }
@@ -87,15 +110,33 @@ impl Etcd {
     /// Speaks to `endpoints` (`host:port`), under `prefix` (a path, such as `/skerry/items/`). Does
     /// not wait for an answer: a node starts without etcd.
     pub async fn connect(endpoints: &[String], prefix: &str) -> Result<Self, CoordinationError> {
+        Self::connect_with(endpoints, prefix, &Access::default()).await
+    }
+
+    /// The same, by TLS or as a user. Fails where etcd answers and says no to the user.
+    pub async fn connect_with(
+        endpoints: &[String],
+        prefix: &str,
+        access: &Access,
+    ) -> Result<Self, CoordinationError> {
+        let (tls, login) = (access.tls()?, access.login()?);
         let options = ConnectOptions::new()
             .with_connect_timeout(Duration::from_millis(CALL_MS_MAX))
             .with_keep_alive(
                 Duration::from_millis(KEEPALIVE_MS),
                 Duration::from_millis(KEEPALIVE_MS),
             )
-            .with_keep_alive_while_idle(true);
+            .with_keep_alive_while_idle(true)
+            .with_auto_token_refresh(true);
+        let options = match tls {
+            Some(tls) => options.with_tls(tls),
+            None => options,
+        };
         let client = Client::connect(endpoints, Some(options)).await;
-        let client = client.map_err(unavailable)?;
+        let client = client.map_err(|error| CoordinationError::Access(error.to_string()))?;
+        if let Some(login) = login {
+            access::log_in(&client, login).await?;
+        }
         let keys = Keys(format!("{}/", prefix.trim_end_matches('/')).into());
         let (sender, views) = watch::channel(None);
         let stop = CancellationToken::new();
@@ -264,9 +305,13 @@ impl Seen {
 
 /// Reads all keys, then every change of them; again from the beginning after each failure.
 async fn keep_watching(client: Client, keys: Keys, views: watch::Sender<Option<Arc<View>>>) {
+    let mut said = None;
     loop {
         if let Err(error) = watch_once(client.clone(), &keys, &views).await {
-            tracing::debug!(%error, "the watch of etcd ended");
+            // Once for each kind of trouble, not at every attempt.
+            if said.replace(error.code()) != Some(error.code()) {
+                tracing::warn!(code = error.code(), %error, "etcd is not followed; tried again");
+            }
         }
         clock::sleep_ms(RETRY_MS).await;
     }

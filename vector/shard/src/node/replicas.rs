@@ -85,16 +85,18 @@ async fn open_and_tend(shared: Arc<Shared>, shard: ShardId, stop: CancellationTo
     }
 }
 
-/// Closes a replica that is no longer this node's. Its files go only where the shard itself is gone:
-/// the target of a migration that was given up.
+/// Closes a replica that is no longer this node's. Its files go where the table of now says so, not
+/// one that was seen: others have all that they hold, and old files must not answer when the shard
+/// comes back here.
 async fn retire(shared: &Arc<Shared>, shard: ShardId) {
     let Some(replica) = shared.replicas.write().remove(&shard) else {
         return;
     };
-    let gone = shared
-        .refresh()
-        .await
-        .is_ok_and(|table| table.shard(shard).is_none());
+    let me = &shared.options.id;
+    let gone = shared.refresh().await.is_ok_and(|table| {
+        let entry = table.shard(shard);
+        entry.is_none_or(|entry| !entry.replicas.contains(me))
+    });
     let dir = shared.options.dir.join(format!("shard-{:04}", shard.0));
     let done = blocking(move || {
         drop(replica);

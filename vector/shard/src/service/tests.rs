@@ -1,5 +1,6 @@
 use super::*;
 use crate::memory::MemoryStores;
+use crate::table::NodeId;
 use skerry_types::ids::SLOTS;
 use skerry_vector_index::{Merge, Metric, Record, Spec, Stored, Write};
 

@@ -189,7 +189,6 @@ fn what_is_refused_is_named() {
             now.split(zero, &[node("a"), node("a")]),
             TableError::Replicas(ShardId(2)),
         ),
-        (now.place(zero, &[node("c")]), TableError::Replicas(zero)),
     ];
     for (got, want) in cases {
         assert_eq!(got.unwrap_err(), want);
@@ -213,4 +212,86 @@ fn a_record_has_the_slot_of_its_tenant_and_id() {
     let tenant = TenantId::new("shop").unwrap();
     assert_eq!(slot_of("shop\u{1f}42"), Slot::of(&tenant, "42"));
     assert_eq!(slot_of("42"), Slot::of(&TenantId::default(), "42"));
+}
+
+#[test]
+fn replicas_change_by_way_of_both_lists() {
+    let names = |text: &str| -> Vec<NodeId> { text.split(' ').map(node).collect() };
+    let now = table(2);
+    let (zero, one) = (ShardId(0), ShardId(1));
+    let begun = now.replace(zero, &names("b c"), 2).unwrap();
+    let begun = begun.settle(5).unwrap();
+    check(&begun);
+    let entry = begun.shard(zero).unwrap();
+    assert_eq!(entry.replicas, names("a b c"));
+    assert_eq!(entry.since, 1, "no slot has changed hands");
+    let placing = begun.placing(zero).unwrap();
+    assert_eq!((placing.id, placing.need(), placing.copies()), (5, 2, 2));
+    assert_eq!(placing.fresh().collect::<Vec<_>>(), [&node("c")]);
+    assert_eq!(begun.shard(one), now.shard(one));
+
+    let done = begun.placed_as(zero, 5).unwrap().settle(6).unwrap();
+    check(&done);
+    assert_eq!(done.shard(zero).unwrap().replicas, names("b c"));
+    assert_eq!(done.placing(zero), None);
+    assert_eq!(
+        done.encode().unwrap(),
+        {
+            let mut plain = done.clone();
+            plain.epoch = 1;
+            plain.encode().unwrap()
+        },
+        "without a change under way, a table is stored as ever"
+    );
+
+    // Another list, and back to the nodes of before: none is dropped before its time.
+    let other = begun.replace(zero, &names("d"), 9).unwrap();
+    let other = other.settle(7).unwrap();
+    check(&other);
+    assert_eq!(other.shard(zero).unwrap().replicas, names("a b c d"));
+    let placing = other.placing(zero).unwrap();
+    assert_eq!(
+        (placing.id, placing.held, &placing.from),
+        (7, 2, &names("a b"))
+    );
+    let back = other.put_back(zero).unwrap().settle(8).unwrap();
+    check(&back);
+    assert_eq!(back.placing(zero).unwrap().to, names("a b"));
+    let back = back.placed_as(zero, 8).unwrap().settle(9).unwrap();
+    assert_eq!(back.shards(), now.shards());
+
+    let many = names("b c d e f g h");
+    let split = now.split(zero, &[]).unwrap().settle(5).unwrap();
+    let refused = [
+        (
+            now.replace(zero, &names("b a"), 2),
+            TableError::Replicas(zero),
+        ),
+        (now.replace(zero, &[], 2), TableError::Replicas(zero)),
+        (
+            now.replace(zero, &names("c c"), 2),
+            TableError::Replicas(zero),
+        ),
+        (now.replace(zero, &many, 2), TableError::Replicas(zero)),
+        (
+            now.replace(ShardId(9), &names("c"), 2),
+            TableError::NoShard(ShardId(9)),
+        ),
+        (split.replace(zero, &names("c"), 2), TableError::Busy(5)),
+        (
+            split.replace(ShardId(2), &names("c"), 2),
+            TableError::Busy(5),
+        ),
+        (begun.split(zero, &[]), TableError::Placing(zero)),
+        (
+            begun.move_slots(one, zero, SlotSet::range(9_000, 9_001)),
+            TableError::Placing(zero),
+        ),
+        (now.put_back(zero), TableError::NoPlacing(zero)),
+        (begun.placed_as(zero, 4), TableError::NoPlacing(zero)),
+    ];
+    for (got, want) in refused {
+        assert_eq!(got.unwrap_err(), want);
+    }
+    assert!(begun.split(one, &[]).is_ok(), "the other shard may");
 }

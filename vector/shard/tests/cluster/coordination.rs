@@ -118,8 +118,13 @@ async fn the_embedded_one_keeps_the_contract() {
 #[cfg(feature = "etcd")]
 mod etcd {
     use super::*;
-    use crate::support::{free_port, spawn};
-    use skerry_vector_shard::coordination::etcd::Etcd;
+    use crate::support::{free_port, spawn, spawn_with};
+    use etcd_client::{
+        Certificate, Client, ConnectOptions, Identity, Permission, PermissionType, TlsOptions,
+    };
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
+    use skerry_vector_shard::coordination::etcd::{Access, Etcd};
+    use std::path::{Path, PathBuf};
     use std::process::{Child, Command};
 
     struct Server {
@@ -132,6 +137,10 @@ mod etcd {
     impl Server {
         /// None where etcd is not installed; in CI it must be.
         fn start() -> Option<Self> {
+            Self::start_with("http", &[])
+        }
+
+        fn start_with(scheme: &str, more: &[&str]) -> Option<Self> {
             if Command::new("etcd").arg("--version").output().is_err() {
                 assert!(
                     std::env::var("CI").is_err(),
@@ -142,7 +151,7 @@ mod etcd {
             }
             let dir = tempfile::tempdir().unwrap();
             let (client, peer) = (free_port(), free_port());
-            let child = spawn(dir.path(), client, peer);
+            let child = spawn_with(dir.path(), client, peer, scheme, more);
             Some(Self {
                 child,
                 dir,
@@ -215,5 +224,187 @@ mod etcd {
 
     fn holds(lease: &skerry_vector_shard::coordination::Lease) -> bool {
         lease.holds(skerry_vector_shard::coordination::now())
+    }
+
+    /// Certificates of one authority in a folder: `NAME.pem` and `NAME.key`.
+    struct Keys {
+        dir: tempfile::TempDir,
+    }
+
+    impl Keys {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let keys = Self { dir };
+            for authority in ["ca", "other"] {
+                let mut params = CertificateParams::default();
+                params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+                let key = KeyPair::generate().unwrap();
+                let ca = CertifiedIssuer::self_signed(params, key).unwrap();
+                std::fs::write(keys.path(&format!("{authority}.pem")), ca.pem()).unwrap();
+                for name in ["server", "client"] {
+                    let mut params = CertificateParams::default();
+                    let local = SanType::IpAddress([127, 0, 0, 1].into());
+                    params.subject_alt_names = vec![local];
+                    let key = KeyPair::generate().unwrap();
+                    let signed = params.signed_by(&key, &ca).unwrap();
+                    let name = format!("{authority}-{name}");
+                    std::fs::write(keys.path(&format!("{name}.pem")), signed.pem()).unwrap();
+                    std::fs::write(keys.path(&format!("{name}.key")), key.serialize_pem()).unwrap();
+                }
+            }
+            keys
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.dir.path().join(name)
+        }
+
+        fn text(&self, name: &str) -> String {
+            self.path(name).to_string_lossy().into_owned()
+        }
+
+        fn access(&self, ca: &str, client: Option<&str>) -> Access {
+            Access {
+                ca: Some(self.path(ca)),
+                cert: client.map(|name| self.path(&format!("{name}.pem"))),
+                key: client.map(|name| self.path(&format!("{name}.key"))),
+                ..Access::default()
+            }
+        }
+    }
+
+    fn read(path: &Path) -> Vec<u8> {
+        std::fs::read(path).unwrap()
+    }
+
+    /// Whether etcd answers within what a call may take.
+    async fn answers(endpoints: &[String], access: &Access) -> Result<(), CoordinationError> {
+        let etcd = Etcd::connect_with(endpoints, "/test", access).await?;
+        match etcd.table().await {
+            Ok(_) | Err(CoordinationError::NoTable) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn etcd_by_tls_and_as_a_user_keeps_the_contract() {
+        let keys = Keys::new();
+        let (cert, key, ca) = (
+            keys.text("ca-server.pem"),
+            keys.text("ca-server.key"),
+            keys.text("ca.pem"),
+        );
+        let options = [
+            "--cert-file",
+            &cert,
+            "--key-file",
+            &key,
+            "--trusted-ca-file",
+            &ca,
+            "--client-cert-auth",
+        ];
+        let Some(mut server) = Server::start_with("https", &options) else {
+            return;
+        };
+        let endpoints = [format!("127.0.0.1:{}", server.client)];
+        let ours = keys.access("ca.pem", Some("ca-client"));
+        until("etcd answers", async || {
+            answers(&endpoints, &ours).await.is_ok()
+        })
+        .await;
+        let url = [format!("https://127.0.0.1:{}", server.client)];
+        answers(&url, &ours).await.unwrap();
+
+        // Without a certificate, with another authority's, to a server of another authority, or in the
+        // open: there is no connection.
+        let strangers = [
+            keys.access("ca.pem", None),
+            keys.access("ca.pem", Some("other-client")),
+            keys.access("other.pem", Some("ca-client")),
+            Access::default(),
+        ];
+        for access in strangers {
+            let error = answers(&endpoints, &access).await.unwrap_err();
+            assert_eq!(
+                error.code(),
+                "coordination_unavailable",
+                "{access:?}: {error}"
+            );
+        }
+
+        // Users of etcd: one that may do all, one that may change our keys, one that may do nothing.
+        let tls = TlsOptions::new()
+            .ca_certificate(Certificate::from_pem(read(&keys.path("ca.pem"))))
+            .identity(Identity::from_pem(
+                read(&keys.path("ca-client.pem")),
+                read(&keys.path("ca-client.key")),
+            ));
+        let root = ConnectOptions::new().with_tls(tls);
+        let mut root = Client::connect(&endpoints, Some(root)).await.unwrap();
+        for (user, role) in [
+            ("root", "root"),
+            ("skerry", "shards"),
+            ("nobody", "nothing"),
+        ] {
+            root.user_add(user, "secret", None).await.unwrap();
+            root.role_add(role).await.unwrap();
+            root.user_grant_role(user, role).await.unwrap();
+        }
+        let ours_alone = Permission::new(PermissionType::Readwrite, "/test/").with_prefix();
+        root.role_grant_permission("shards", ours_alone)
+            .await
+            .unwrap();
+        root.auth_enable().await.unwrap();
+        let user = |user: &str, password: &str| Access {
+            user: Some(user.to_owned()),
+            password: Some(password.to_owned()),
+            ..ours.clone()
+        };
+        for (access, want) in [
+            // By the name in its certificate, which is no user.
+            (ours.clone(), "permission denied"),
+            (user("skerry", "wrong"), "authentication failed"),
+            (user("stranger", "secret"), "authentication failed"),
+            (user("nobody", "secret"), "permission denied"),
+        ] {
+            let error = answers(&endpoints, &access).await.unwrap_err();
+            assert_eq!(error.code(), "coordination_denied");
+            assert!(error.to_string().contains(want), "{error}");
+        }
+        let skerry = user("skerry", "secret");
+        let etcd = Etcd::connect_with(&endpoints, "/test", &skerry)
+            .await
+            .unwrap();
+        contract(Arc::new(etcd)).await;
+
+        // Tokens end with the server that gave them; a node that starts before etcd logs in later.
+        let etcd = Etcd::connect_with(&endpoints, "/test", &skerry)
+            .await
+            .unwrap();
+        etcd.table().await.unwrap();
+        server.kill();
+        let early = Etcd::connect_with(&endpoints, "/test", &skerry)
+            .await
+            .unwrap();
+        server.child = spawn_with(
+            server.dir.path(),
+            server.client,
+            server.peer,
+            "https",
+            &options,
+        );
+        for etcd in [etcd, early] {
+            until("it goes on", async || etcd.table().await.is_ok()).await;
+            until("it is followed", async || etcd.watch().borrow().is_some()).await;
+            let table = etcd.table().await.unwrap();
+            let draft = table.split(ShardId(0), &[]).unwrap();
+            let split = etcd.compare_and_swap(draft, Vec::new()).await.unwrap();
+            until("a change is seen", async || {
+                etcd.watch().borrow().as_ref().unwrap().table.epoch() == split.epoch()
+            })
+            .await;
+            let draft = split.abort(split.epoch()).unwrap();
+            etcd.compare_and_swap(draft, Vec::new()).await.unwrap();
+        }
     }
 }

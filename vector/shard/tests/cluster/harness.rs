@@ -14,6 +14,7 @@ use skerry_vector_shard::{
     Router, ShardId, ShardTable, wire::grpc as g,
 };
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -45,6 +46,8 @@ pub fn spec() -> Spec {
 pub struct Cut<C> {
     pub inner: C,
     cut: AtomicBool,
+    /// Every in-sync set that was written, in order.
+    pub sets: Mutex<Vec<(ShardId, Vec<NodeId>)>>,
 }
 
 impl<C> Cut<C> {
@@ -52,6 +55,7 @@ impl<C> Cut<C> {
         Self {
             inner,
             cut: AtomicBool::new(false),
+            sets: Mutex::default(),
         }
     }
 
@@ -92,7 +96,15 @@ impl<C: Coordination> Coordination for Cut<C> {
         unless_cut!(self, self.inner.in_sync(shard))
     }
     fn set_in_sync(&self, fence: Fence, members: Vec<NodeId>) -> Answer<'_, ()> {
-        unless_cut!(self, self.inner.set_in_sync(fence, members))
+        let kept = (fence.shard, members.clone());
+        unless_cut!(
+            self,
+            Box::pin(async move {
+                self.inner.set_in_sync(fence, members).await?;
+                self.sets.lock().push(kept);
+                Ok(())
+            })
+        )
     }
     fn register(&self, node: NodeId, addr: String, ttl_ms: u64) -> Answer<'_, Registration> {
         unless_cut!(self, self.inner.register(node, addr, ttl_ms))
@@ -144,7 +156,7 @@ impl Cluster {
         cluster
     }
 
-    fn dir_of(&self, name: &str) -> PathBuf {
+    pub fn dir_of(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
@@ -168,6 +180,7 @@ impl Cluster {
         let mut options = Options::new(node(name), self.dir_of(name), coordination, stores);
         options.first = Some(self.first.clone());
         options.lease_ms = 1_000;
+        options.admin = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -235,6 +248,12 @@ impl Cluster {
 
     pub fn client(&self, name: &str) -> ShardsClient<Channel> {
         client(&self.running.lock().get(name).unwrap().handle)
+    }
+
+    /// Where a node's health, readiness and metrics are.
+    pub fn watched(&self, name: &str) -> SocketAddr {
+        let running = self.running.lock();
+        running.get(name).unwrap().handle.admin_addr().unwrap()
     }
 
     pub fn router(&self) -> Router {

@@ -5,7 +5,9 @@ mod coordination;
 mod faults;
 mod harness;
 mod moves;
+mod placing;
 mod serving;
 #[cfg(feature = "etcd")]
 #[path = "../support/etcd.rs"]
 mod support;
+mod watching;

@@ -11,8 +11,13 @@ pub fn free_port() -> u16 {
 
 /// Starts etcd over a folder; the caller ends it.
 pub fn spawn(dir: &Path, client: u16, peer: u16) -> Child {
-    let url = |port: u16| format!("http://127.0.0.1:{port}");
-    let (client, peer) = (url(client), url(peer));
+    spawn_with(dir, client, peer, "http", &[])
+}
+
+/// The same, with a scheme for clients and further options.
+pub fn spawn_with(dir: &Path, client: u16, peer: u16, scheme: &str, more: &[&str]) -> Child {
+    let client = format!("{scheme}://127.0.0.1:{client}");
+    let peer = format!("http://127.0.0.1:{peer}");
     Command::new("etcd")
         .args(["--data-dir", &dir.to_string_lossy(), "--log-level", "error"])
         .args(["--listen-client-urls", &client])
@@ -20,6 +25,7 @@ pub fn spawn(dir: &Path, client: u16, peer: u16) -> Child {
         .args(["--listen-peer-urls", &peer])
         .args(["--initial-advertise-peer-urls", &peer])
         .args(["--initial-cluster", &format!("default={peer}")])
+        .args(more)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()

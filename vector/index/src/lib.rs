@@ -21,6 +21,7 @@ mod exact;
 pub mod graph;
 mod kernels;
 mod memory;
+mod pace;
 mod payload;
 mod plan;
 mod spec;
@@ -112,6 +113,14 @@ pub enum IndexError {
     UnknownField { field: Box<str>, known: Box<str> },
     #[error("the payload of {id:?} has {bytes} bytes, at most {PAYLOAD_BYTES_MAX}")]
     PayloadTooLarge { id: Box<str>, bytes: usize },
+    #[error("the build was stopped")]
+    Stopped,
+}
+
+impl From<pace::Stopped> for IndexError {
+    fn from(_: pace::Stopped) -> Self {
+        Self::Stopped
+    }
 }
 
 impl IndexError {
@@ -137,6 +146,7 @@ impl IndexError {
             Self::QueryVectors { .. } => "vector_query_vectors",
             Self::UnknownField { .. } => "vector_unknown_field",
             Self::PayloadTooLarge { .. } => "vector_payload",
+            Self::Stopped => "vector_stopped",
         }
     }
 }

@@ -44,28 +44,38 @@ impl Sq8 {
         }
     }
 
-    pub fn push(&mut self, metric: Metric, vector: &[f32]) {
-        let most = vector.iter().fold(0.0f32, |most, x| most.max(x.abs()));
-        // What is too small for a scale is coded as 0.
-        let scale = most / CODE_MAX;
-        let inverse = if scale > f32::MIN_POSITIVE {
-            1.0 / scale
-        } else {
-            0.0
-        };
-        let code = |x: &f32| {
-            let code = (x * inverse).round_ties_even().clamp(-CODE_MAX, CODE_MAX);
-            (code as i16 + i16::from(CENTRE)) as u8
-        };
-        for part in vector.chunks(STRIDE) {
-            let mut line = [CENTRE; STRIDE];
-            line.iter_mut().zip(part).for_each(|(to, x)| *to = code(x));
-            self.codes.push(Line(line));
+    /// So many rows of zero vectors, each to be [`Sq8::set`].
+    pub fn zeros(dim: usize, metric: Metric, rows: usize) -> Self {
+        let lines = dim.div_ceil(STRIDE);
+        let biases = if metric == Metric::L2 { rows } else { 0 };
+        Self {
+            lines,
+            codes: Hot::filled(Line([CENTRE; STRIDE]), lines * rows),
+            scales: vec![0.0; rows],
+            biases: vec![0.0; biases],
         }
+    }
+
+    pub fn set(&mut self, row: u32, vector: &[f32]) {
+        let from = row as usize * self.lines;
+        let to = self.codes.get_mut(from..from + self.lines);
+        let (scale, lines) = code(vector);
+        let to = to.unwrap_or_default().iter_mut();
+        to.zip(lines).for_each(|(to, line)| *to = line);
+        if let Some(slot) = self.scales.get_mut(row as usize) {
+            *slot = scale;
+        }
+        if let Some(bias) = self.biases.get_mut(row as usize) {
+            *bias = bias_of(vector);
+        }
+    }
+
+    pub fn push(&mut self, metric: Metric, vector: &[f32]) {
+        let (scale, lines) = code(vector);
+        lines.for_each(|line| self.codes.push(line));
         self.scales.push(scale);
         if metric == Metric::L2 {
-            let square = kernels::dot_f32(vector, vector);
-            self.biases.push(-0.5 * square);
+            self.biases.push(bias_of(vector));
         }
     }
 
@@ -217,4 +227,30 @@ impl Sq8 {
     pub fn bytes(&self) -> usize {
         size_of_val(&*self.codes) + 4 * (self.scales.len() + self.biases.len())
     }
+}
+
+/// The scale of a vector, and its codes.
+fn code(vector: &[f32]) -> (f32, impl Iterator<Item = Line> + '_) {
+    let most = vector.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+    // What is too small for a scale is coded as 0.
+    let scale = most / CODE_MAX;
+    let inverse = if scale > f32::MIN_POSITIVE {
+        1.0 / scale
+    } else {
+        0.0
+    };
+    let code = move |x: &f32| {
+        let code = (x * inverse).round_ties_even().clamp(-CODE_MAX, CODE_MAX);
+        (code as i16 + i16::from(CENTRE)) as u8
+    };
+    let lines = vector.chunks(STRIDE).map(move |part| {
+        let mut line = [CENTRE; STRIDE];
+        line.iter_mut().zip(part).for_each(|(to, x)| *to = code(x));
+        Line(line)
+    });
+    (scale, lines)
+}
+
+fn bias_of(vector: &[f32]) -> f32 {
+    -0.5 * kernels::dot_f32(vector, vector)
 }

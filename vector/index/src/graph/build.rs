@@ -3,19 +3,26 @@
 //! Nodes are put in in a shuffled order, in batches: each node of a batch looks for its neighbours in
 //! the graph of those before the batch, then all links are made. Within a batch nothing depends on
 //! anything, so that any number of threads makes the same graph.
+//!
+//! A build takes its steps one node at a time: it can be stopped, and rests, at any of them. Its
+//! memory is at most twice the codes and links of the graph (while they are put in order), and some
+//! 40 bytes a row: vectors are read, not held.
 
+use super::nodes::{Input, Nodes};
 use super::prune::{Room, prune};
 use super::search::{Score, Scratch, starts};
 use super::{BuildOptions, DEGREE, Links, NONE, Packed, repair};
 use crate::Metric;
-use crate::kernels::dot_f32;
 use crate::memory::Hot;
+use crate::pace::{Pace, Steps, Stopped};
 use crate::sq8::{CodedQuery, Sq8};
-use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Nodes of a batch: a share of those already there, at most so many.
 const BATCH_SHARE: usize = 64;
 const BATCH_MAX: usize = 4_096;
+/// Items that a thread takes at a time.
+const PIECE: usize = 16;
 /// Nodes that searches start from: as many as the root of all, within bounds. The best of so many is
 /// about as far from the nearest node as a root, too.
 const ENTRIES: std::ops::RangeInclusive<usize> = 16..=1_024;
@@ -118,81 +125,82 @@ impl Growing {
     }
 }
 
-pub fn build(dim: usize, metric: Metric, vectors: &[f32], options: &BuildOptions) -> Packed {
-    let rows = vectors.len() / dim;
-    let (mut nodes, twins) = distinct(dim, vectors);
-    shuffle(&mut nodes, options.seed);
-    let vector = |row: u32| {
-        let from = row as usize * dim;
-        vectors.get(from..from + dim).unwrap_or_default()
-    };
-
-    let mut codes = Sq8::new(dim, nodes.len());
-    nodes
-        .iter()
-        .for_each(|row| codes.push(metric, vector(*row)));
-    let squares = nodes.iter().map(|row| dot_f32(vector(*row), vector(*row)));
-    let (lifts, top) = match metric {
+pub fn build<E: From<Stopped>>(
+    mut input: Input<'_, E>,
+    options: &BuildOptions,
+    pace: Pace<'_>,
+) -> Result<Packed, E> {
+    let mut steps = pace.steps();
+    let nodes = Nodes::of(&mut input, options.seed, &mut steps)?;
+    let (codes, squares) = nodes.coded(&mut input, &mut steps)?;
+    let (lifts, top) = match input.metric {
         Metric::Cosine => (Vec::new(), 1.0),
         Metric::L2 => (Vec::new(), 0.0),
         Metric::Dot => {
-            let longest = squares.clone().fold(0.0, f32::max);
-            let lifts = squares.map(|square| (longest - square).max(0.0).sqrt());
+            let longest = squares.iter().copied().fold(0.0, f32::max);
+            let lifts = squares.iter().map(|x| (longest - x).max(0.0).sqrt());
             (lifts.collect(), longest)
         }
     };
     let space = Space {
         codes,
-        metric,
+        metric: input.metric,
         lifts,
         top,
     };
-
-    let count = nodes.len();
+    let count = nodes.rows.len();
     let entries = count
         .isqrt()
         .clamp(*ENTRIES.start(), *ENTRIES.end())
         .min(count);
+    let mut links = grow(&space, entries, options, pace)?;
+    let mut entries: Vec<u32> = (0..entries as u32).collect();
+    repair::repair(&mut links, &mut entries, &mut steps)?;
+    Ok(pack(
+        &input,
+        space.codes,
+        links,
+        &entries,
+        &nodes,
+        &mut steps,
+    )?)
+}
+
+/// The links of all nodes.
+fn grow(
+    space: &Space,
+    entries: usize,
+    options: &BuildOptions,
+    pace: Pace<'_>,
+) -> Result<Links, Stopped> {
+    let count = space.codes.rows();
     let mut growing = Growing {
         links: Links(Hot::filled(NONE, count * DEGREE)),
         scores: vec![0.0; count * DEGREE],
         counts: vec![0; count],
     };
-    let mut workers: Vec<Worker> = (0..options.threads.max(1))
-        .map(|_| Worker::new(&space))
+    let mut workers: Vec<Worker<'_>> = (0..options.threads.max(1))
+        .map(|_| Worker::new(space, pace))
         .collect();
     let mut from = 1.min(count);
     while from < count {
         let to = (from + (from / BATCH_SHARE).clamp(1, BATCH_MAX)).min(count);
         put_in(
-            &space,
+            space,
             &mut growing,
             from as u32..to as u32,
             entries,
             options,
             &mut workers,
-        );
+        )?;
         from = to;
     }
-    drop(workers);
-    let mut links = growing.links;
-    drop(growing.scores);
-    let mut entries: Vec<u32> = (0..entries as u32).collect();
-    repair::repair(&space, &mut links, &mut entries);
-    pack(
-        dim,
-        metric,
-        rows,
-        &space.codes,
-        &links,
-        &entries,
-        &nodes,
-        &twins,
-    )
+    Ok(growing.links)
 }
 
 /// What a thread works with.
-struct Worker {
+struct Worker<'a> {
+    steps: Steps<'a>,
     scratch: Scratch,
     query: CodedQuery,
     room: Room,
@@ -201,9 +209,10 @@ struct Worker {
     found: Vec<(u32, f32)>,
 }
 
-impl Worker {
-    fn new(space: &Space) -> Self {
+impl<'a> Worker<'a> {
+    fn new(space: &Space, pace: Pace<'a>) -> Self {
         Self {
+            steps: pace.steps(),
             scratch: Scratch::default(),
             query: space.codes.no_query(),
             room: Room::new(space),
@@ -255,36 +264,60 @@ impl Worker {
     }
 }
 
-/// Runs `work` on parts of `items`, a thread each; the results are in the order of the items.
+/// Runs `work` on all items, in pieces that the workers take as they get to them, a thread each; the
+/// results are in the order of the items.
 fn in_parallel<T: Sync, R: Send>(
     items: &[T],
-    workers: &mut [Worker],
-    work: impl Fn(&T, &mut Worker) -> R + Sync,
-) -> Vec<R> {
-    if let [one] = workers {
-        return items.iter().map(|item| work(item, one)).collect();
+    workers: &mut [Worker<'_>],
+    work: impl Fn(&T, &mut Worker<'_>) -> R + Sync,
+) -> Result<Vec<R>, Stopped> {
+    let stepwise = |items: &[T], worker: &mut Worker<'_>| -> Result<Vec<R>, Stopped> {
+        let each = items.iter();
+        each.map(|item| {
+            worker.steps.step()?;
+            Ok(work(item, worker))
+        })
+        .collect()
+    };
+    if let Some(first) = workers.first_mut()
+        && items.len() <= PIECE
+    {
+        return stepwise(items, first);
     }
-    let part = items.len().div_ceil(workers.len()).max(1);
-    let work = &work;
-    std::thread::scope(|scope| {
-        let parts = items.chunks(part).zip(workers);
-        let running: Vec<_> = parts
-            .map(|(items, worker)| {
-                scope.spawn(move || {
-                    items
-                        .iter()
-                        .map(|item| work(item, worker))
-                        .collect::<Vec<_>>()
-                })
-            })
+    if let [one] = workers {
+        return stepwise(items, one);
+    }
+    let next = AtomicUsize::new(0);
+    let take_pieces = |worker: &mut Worker<'_>| {
+        worker.steps.begin();
+        let mut done: Vec<(usize, Vec<R>)> = Vec::new();
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            match items.chunks(PIECE).nth(at) {
+                Some(piece) => done.push((at, stepwise(piece, worker)?)),
+                None => return Ok(done),
+            }
+        }
+    };
+    let take_pieces = &take_pieces;
+    let mut done: Vec<(usize, Vec<R>)> = Vec::new();
+    let parts: Vec<Result<_, Stopped>> = std::thread::scope(|scope| {
+        let workers = workers.iter_mut();
+        let running: Vec<_> = workers
+            .map(|worker| scope.spawn(move || take_pieces(worker)))
             .collect();
-        let done = running.into_iter().map(|thread| {
+        let ended = running.into_iter().map(|thread| {
             thread
                 .join()
                 .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         });
-        done.flatten().collect()
-    })
+        ended.collect()
+    });
+    for part in parts {
+        done.extend(part?);
+    }
+    done.sort_unstable_by_key(|(at, _)| *at);
+    Ok(done.into_iter().flat_map(|(_, results)| results).collect())
 }
 
 /// Puts a batch of nodes in.
@@ -294,14 +327,14 @@ fn put_in(
     batch: std::ops::Range<u32>,
     entries: usize,
     options: &BuildOptions,
-    workers: &mut [Worker],
-) {
+    workers: &mut [Worker<'_>],
+) -> Result<(), Stopped> {
     let before = batch.start;
     let nodes: Vec<u32> = batch.collect();
     let links = &growing.links;
     let chosen = in_parallel(&nodes, workers, |node, worker| {
         worker.choose(space, links, *node, before, entries, options)
-    });
+    })?;
     let mut back: Vec<(u32, u32, f32)> = Vec::new();
     for (node, chosen) in nodes.iter().zip(&chosen) {
         growing.set(*node, chosen);
@@ -328,94 +361,57 @@ fn put_in(
             all = kept;
         }
         (to, all)
-    });
+    })?;
     for (to, near) in changed {
         growing.set(to, &near);
     }
-}
-
-/// One row for each different vector, and the further rows of each.
-fn distinct(dim: usize, vectors: &[f32]) -> (Vec<u32>, HashMap<u32, Vec<u32>>) {
-    let mut firsts: HashMap<u64, Vec<u32>> = HashMap::new();
-    let mut nodes = Vec::new();
-    let mut twins: HashMap<u32, Vec<u32>> = HashMap::new();
-    let vector = |row: u32| {
-        let from = row as usize * dim;
-        vectors.get(from..from + dim).unwrap_or_default()
-    };
-    for row in 0..(vectors.len() / dim) as u32 {
-        let bits = |vector: &[f32]| -> u64 {
-            vector.iter().fold(0u64, |hash, x| {
-                // Minus zero is zero.
-                let x = u64::from((x + 0.0).to_bits());
-                (hash.rotate_left(5) ^ x).wrapping_mul(0x517c_c1b7_2722_0a95)
-            })
-        };
-        let same = firsts.entry(bits(vector(row))).or_default();
-        match same.iter().find(|first| vector(**first) == vector(row)) {
-            Some(first) => twins.entry(*first).or_default().push(row),
-            None => {
-                same.push(row);
-                nodes.push(row);
-            }
-        }
-    }
-    (nodes, twins)
-}
-
-/// Fisher-Yates with SplitMix64: insertion in an order that is not the data's own.
-fn shuffle<T>(items: &mut [T], seed: u64) {
-    let mut state = seed;
-    for at in (1..items.len()).rev() {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let x = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let other = ((u128::from(x ^ (x >> 31)) * (at as u128 + 1)) >> 64) as usize;
-        items.swap(at, other);
-    }
+    Ok(())
 }
 
 /// Numbers the nodes anew, in the order of a walk, and packs them.
-#[expect(clippy::too_many_arguments, reason = "the pieces of one graph")]
-fn pack(
-    dim: usize,
-    metric: Metric,
-    rows: usize,
-    codes: &Sq8,
-    links: &Links,
+fn pack<E>(
+    input: &Input<'_, E>,
+    codes: Sq8,
+    links: Links,
     entries: &[u32],
-    nodes: &[u32],
-    twins: &HashMap<u32, Vec<u32>>,
-) -> Packed {
-    let walk = repair::walk(links, entries, nodes.len());
-    let mut number = vec![NONE; nodes.len()];
+    nodes: &Nodes,
+    steps: &mut Steps<'_>,
+) -> Result<Packed, Stopped> {
+    let (count, rows) = (nodes.rows.len(), input.order.len());
+    let walk = repair::walk(&links, entries, count);
+    steps.step()?;
+    let mut number = vec![NONE; count];
     for (new, old) in (0..).zip(&walk) {
         if let Some(number) = number.get_mut(*old as usize) {
             *number = new;
         }
     }
     let new = |old: &u32| number.get(*old as usize).copied().unwrap_or(NONE);
-    let mut packed = Links(Hot::with_capacity(nodes.len() * DEGREE));
+    let mut packed = Links(Hot::with_capacity(count * DEGREE));
     let mut order = Vec::with_capacity(rows);
-    let mut first_rows = Vec::with_capacity(nodes.len());
+    let mut first_rows = Vec::with_capacity(count);
     for old in &walk {
+        steps.step()?;
         let of_node = links.of(*old);
         of_node.iter().for_each(|link| packed.0.push(new(link)));
         (of_node.len()..DEGREE).for_each(|_| packed.0.push(NONE));
         first_rows.push(order.len() as u32);
-        if let Some(row) = nodes.get(*old as usize) {
+        if let Some(row) = nodes.rows.get(*old as usize) {
             order.push(*row);
-            order.extend(twins.get(row).into_iter().flatten());
+            order.extend(nodes.twins.get(row).into_iter().flatten());
         }
     }
-    if order.len() == nodes.len() {
+    drop(links);
+    if order.len() == count {
         first_rows = Vec::new();
     }
     let entries: Vec<u32> = entries.iter().map(new).collect();
+    steps.step()?;
     let codes = codes.gather(walk.iter().copied());
-    Packed {
-        metric,
-        dim,
+    steps.step()?;
+    Ok(Packed {
+        metric: input.metric,
+        dim: input.dim,
         entry_codes: codes.gather(entries.iter().copied()),
         codes,
         links: packed,
@@ -423,5 +419,5 @@ fn pack(
         first_rows,
         rows,
         order,
-    }
+    })
 }

@@ -11,14 +11,17 @@
 //! the caller scores the best by the stored vectors.
 
 mod build;
+mod nodes;
 mod prune;
 mod repair;
 mod search;
 mod sections;
 
 use crate::memory::Hot;
+use crate::pace::{Pace, Stopped};
 use crate::sq8::Sq8;
 use crate::{IndexError, Metric};
+pub(crate) use nodes::Input;
 pub use search::{SEEDS_MAX, Scratch};
 pub use sections::{BadSections, Section};
 
@@ -107,7 +110,29 @@ impl Packed {
                 dim,
             });
         }
-        Ok(build::build(dim, metric, vectors, options))
+        let order: Vec<u32> = (0..(vectors.len() / dim) as u32).collect();
+        let mut read = |row: u32, into: &mut Vec<f32>| {
+            let from = row as usize * dim;
+            into.clear();
+            into.extend_from_slice(vectors.get(from..from + dim).unwrap_or_default());
+            Ok(())
+        };
+        let input = Input {
+            dim,
+            metric,
+            order: &order,
+            read: &mut read,
+        };
+        Self::build_from(input, options, Pace::free())
+    }
+
+    /// The same from vectors that lie anywhere, at a pace.
+    pub(crate) fn build_from<E: From<Stopped>>(
+        input: Input<'_, E>,
+        options: &BuildOptions,
+        pace: Pace<'_>,
+    ) -> Result<Self, E> {
+        build::build(input, options, pace)
     }
 
     /// Which of the vectors that it was built from became each row; nothing once it was read back.

@@ -1,7 +1,7 @@
 //! Every node can be reached: pruning may take a node's last link from elsewhere.
 
-use super::build::Space;
 use super::{DEGREE, Links, NONE};
+use crate::pace::{Steps, Stopped};
 use std::collections::VecDeque;
 
 /// All nodes in the order of a walk from the entries, breadth first; those that it does not get to
@@ -49,10 +49,15 @@ pub fn unreachable(links: &Links, entries: &[u32], nodes: usize) -> Vec<u32> {
 
 /// Gives every node that cannot be reached a link from one that it is linked to, where there is room,
 /// and makes it an entry where there is none.
-pub fn repair(_space: &Space, links: &mut Links, entries: &mut Vec<u32>) {
+pub fn repair(
+    links: &mut Links,
+    entries: &mut Vec<u32>,
+    steps: &mut Steps<'_>,
+) -> Result<(), Stopped> {
     let nodes = links.0.len() / DEGREE;
     let mut lost = unreachable(links, entries, nodes);
     while !lost.is_empty() {
+        steps.step()?;
         let before = lost.len();
         let is_lost = |node: &u32| lost.binary_search(node).is_ok();
         for node in &lost {
@@ -74,4 +79,5 @@ pub fn repair(_space: &Space, links: &mut Links, entries: &mut Vec<u32>) {
             lost = unreachable(links, entries, nodes);
         }
     }
+    steps.step()
 }

@@ -1,7 +1,10 @@
 //! Builds a sealed segment from the live records of others, and writes its file.
 //!
 //! Invariants: rows lie in the order of the graph; the file has its name only when it is whole and on
-//! disk; what was written is opened again, with all its checks, before anything relies on it.
+//! disk; what was written is opened again, with all its checks, before anything relies on it; a build
+//! that is stopped leaves nothing. Vectors are read from where they lie, in the order in which they
+//! lie there, twice for the graph and once for the file: a build needs the memory of its graph (see
+//! `graph::build`) and some 60 bytes a row.
 
 use super::blocks::BLOCK_BYTES;
 use super::dead::Dead;
@@ -12,7 +15,8 @@ use super::score::{FromDisk, to_disk};
 use super::sealed::Sealed;
 use super::view::{RecentRef, SealedRef};
 use super::{codec, manifest};
-use crate::graph::{self, BuildOptions, Packed};
+use crate::graph::{self, BuildOptions, Input, Packed};
+use crate::pace::{Pace, Steps};
 use crate::{Moved, NewRow, PayloadIndex, ROWS_MAX, Spec};
 use std::fs::File;
 use std::io::{BufWriter, Seek, SeekFrom, Write};
@@ -20,6 +24,17 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64;
+
+/// Written bytes are brought to the disk when there are so many of them: the last sync is short then,
+/// and the log's do not wait for all of a segment.
+const SYNC_BYTES: usize = 16 << 20;
+
+/// How a segment is built.
+#[derive(Clone, Copy)]
+pub struct How<'a> {
+    pub threads: usize,
+    pub pace: Pace<'a>,
+}
 
 /// A segment that records are taken from.
 #[derive(Clone)]
@@ -128,6 +143,7 @@ pub fn build(
     spec: &Spec,
     number: u64,
     sources: &[Source],
+    how: How<'_>,
 ) -> Result<Option<Built>, StoreError> {
     let mut rows: Vec<(u64, u32, u32)> = Vec::new();
     for (at, source) in (0u32..).zip(sources) {
@@ -143,7 +159,7 @@ pub fn build(
     rows.sort_unstable();
     let path = dir.join(files::segment_name(number));
     let temporary = files::unfinished(&path);
-    write(&temporary, spec, number, sources, &mut rows)
+    write(&temporary, spec, number, sources, &mut rows, how)
         .inspect_err(|_| files::remove(&temporary))?;
     files::finish(&temporary, &path)?;
     Ok(Some(Built {
@@ -161,8 +177,10 @@ fn write(
     number: u64,
     sources: &[Source],
     rows: &mut Vec<(u64, u32, u32)>,
+    how: How<'_>,
 ) -> Result<(), StoreError> {
-    let (packed, vectors) = graph_of(spec, sources, rows)?;
+    let packed = graph_of(spec, sources, rows, how)?;
+    let mut steps = how.pace.steps();
     // Every row has a source: the list was made of them.
     let each = || {
         let placed = |(seq, at, row): &(u64, u32, u32)| {
@@ -174,20 +192,20 @@ fn write(
     let mut out = Writer::new(path)?;
     for kind in graph::Section::ALL {
         out.section(layout::packed(kind))?;
-        out.write(packed.section(kind))?;
+        for part in packed.section(kind).chunks(BLOCK_BYTES) {
+            steps.step()?;
+            out.write(part)?;
+        }
     }
-    let order = packed.order().to_vec();
     drop(packed);
     out.section(layout::VECTORS)?;
-    let mut bytes = Vec::new();
-    for row in order {
-        let from = row as usize * spec.dim;
+    let (mut from, mut bytes) = (FromDisk::default(), Vec::new());
+    for (_, source, row) in each() {
+        steps.step()?;
         bytes.clear();
-        let vector = vectors.get(from..from + spec.dim).unwrap_or_default();
-        to_disk(spec.stored, vector, &mut bytes);
+        to_disk(spec.stored, source.vector(row, &mut from)?, &mut bytes);
         out.write(&bytes)?;
     }
-    drop(vectors);
     out.section(layout::SEQS)?;
     for (seq, ..) in rows.iter() {
         out.write(&seq.to_le_bytes())?;
@@ -196,13 +214,16 @@ fn write(
     let mut table: Vec<(u64, &str, u32)> = Vec::with_capacity(rows.len());
     out.section(layout::IDS)?;
     for (at, (_, source, row)) in (0u32..).zip(each()) {
+        steps.step()?;
         let id = source.id(row)?;
         out.write(id.as_bytes())?;
         ends.push(id.len());
         table.push((xxh3_64(id.as_bytes()), id, at));
     }
     ends.write(&mut out, layout::ID_ENDS)?;
+    steps.step()?;
     table.sort_unstable();
+    steps.step()?;
     out.section(layout::ID_HASHES)?;
     for (hash, ..) in &table {
         out.write(&hash.to_le_bytes())?;
@@ -214,6 +235,7 @@ fn write(
     drop(table);
     out.section(layout::PAYLOADS)?;
     for (_, source, row) in each() {
+        steps.step()?;
         let bytes = match source {
             Source::Sealed(one) => one.segment.payload_bytes(row)?.to_vec(),
             Source::Recent(one) => match one.rows.get(row) {
@@ -226,7 +248,9 @@ fn write(
     }
     ends.write(&mut out, layout::PAYLOAD_ENDS)?;
     out.section(layout::PAYLOAD_INDEX)?;
-    out.write(&payload_index(spec, sources, rows).to_bytes())?;
+    steps.step()?;
+    out.write(&payload_index(spec, sources, rows, &mut steps)?.to_bytes())?;
+    steps.step()?;
     let seqs = rows.iter().map(|(seq, ..)| *seq);
     out.finish(Layout {
         number,
@@ -242,29 +266,54 @@ fn write(
     })
 }
 
-/// The graph of rows, which are brought into its order, and their vectors in the old one.
+/// The graph of rows, which are brought into its order.
 fn graph_of(
     spec: &Spec,
     sources: &[Source],
     rows: &mut Vec<(u64, u32, u32)>,
-) -> Result<(Packed, Vec<f32>), StoreError> {
+    how: How<'_>,
+) -> Result<Packed, StoreError> {
+    // As they lie in their segments, not as they were written.
+    let mut order: Vec<u32> = (0..rows.len() as u32).collect();
+    let place = |row: &u32| {
+        rows.get(*row as usize)
+            .map(|(_, source, row)| (*source, *row))
+    };
+    order.sort_unstable_by_key(place);
     let mut from = FromDisk::default();
-    let mut vectors: Vec<f32> = Vec::with_capacity(rows.len() * spec.dim);
-    for (_, source, row) in rows.iter() {
-        if let Some(source) = sources.get(*source as usize) {
-            vectors.extend_from_slice(source.vector(*row, &mut from)?);
+    let mut read = |row: u32, into: &mut Vec<f32>| {
+        into.clear();
+        let placed = place(&row).and_then(|(at, row)| Some((sources.get(at as usize)?, row)));
+        if let Some((source, row)) = placed {
+            into.extend_from_slice(source.vector(row, &mut from)?);
         }
-    }
-    let packed = Packed::build(spec.dim, spec.metric, &vectors, &BuildOptions::default())?;
+        Ok::<_, StoreError>(())
+    };
+    let input = Input {
+        dim: spec.dim,
+        metric: spec.metric,
+        order: &order,
+        read: &mut read,
+    };
+    let options = BuildOptions {
+        threads: how.threads,
+        ..BuildOptions::default()
+    };
+    let packed = Packed::build_from(input, &options, how.pace)?;
     let in_order = packed.order().iter();
     *rows = in_order
         .filter_map(|row| rows.get(*row as usize).copied())
         .collect();
-    Ok((packed, vectors))
+    Ok(packed)
 }
 
 /// The payload index of the new rows, made of those of the sources.
-fn payload_index(spec: &Spec, sources: &[Source], rows: &[(u64, u32, u32)]) -> PayloadIndex {
+fn payload_index(
+    spec: &Spec,
+    sources: &[Source],
+    rows: &[(u64, u32, u32)],
+    steps: &mut Steps<'_>,
+) -> Result<PayloadIndex, StoreError> {
     let mut new_rows: Vec<Vec<u32>> = sources
         .iter()
         .map(|source| vec![u32::MAX; source.rows()])
@@ -275,10 +324,14 @@ fn payload_index(spec: &Spec, sources: &[Source], rows: &[(u64, u32, u32)]) -> P
             *row = new;
         }
     }
-    let new: Vec<Option<PayloadIndex>> = sources
+    let new: Result<Vec<Option<PayloadIndex>>, StoreError> = sources
         .iter()
-        .map(|source| source.new_payload_index(spec))
+        .map(|source| {
+            steps.step()?;
+            Ok(source.new_payload_index(spec))
+        })
         .collect();
+    let new = new?;
     let indexes = sources.iter().zip(&new).filter_map(|pair| match pair {
         (Source::Sealed(one), _) => Some(&one.segment.payload_index),
         (Source::Recent(_), new) => new.as_ref(),
@@ -297,7 +350,9 @@ fn payload_index(spec: &Spec, sources: &[Source], rows: &[(u64, u32, u32)]) -> P
         .zip(&maps)
         .map(|(index, map)| (index, map as &NewRow<'_>))
         .collect();
-    PayloadIndex::merged(&spec.fields, rows.len() as u32, &parts)
+    let merged = PayloadIndex::merged(&spec.fields, rows.len() as u32, &parts);
+    steps.step()?;
+    Ok(merged)
 }
 
 /// Where each row's bytes end.
@@ -323,6 +378,8 @@ struct Writer {
     path: PathBuf,
     out: BufWriter<File>,
     at: usize,
+    /// Up to here it is on the disk.
+    synced: usize,
     sections: Vec<Section>,
     crc: u32,
     crcs: Vec<u32>,
@@ -339,6 +396,7 @@ impl Writer {
             path: path.to_owned(),
             out: BufWriter::with_capacity(1 << 20, open().map_err(StoreError::io(path))?),
             at: HEADER_BYTES,
+            synced: HEADER_BYTES,
             sections: Vec::new(),
             crc: 0,
             crcs: Vec::new(),
@@ -377,6 +435,14 @@ impl Writer {
                 self.crcs.push(std::mem::take(&mut self.crc));
             }
             bytes = rest;
+        }
+        if self.at - self.synced >= SYNC_BYTES {
+            let synced = self
+                .out
+                .flush()
+                .and_then(|()| self.out.get_ref().sync_data());
+            synced.map_err(StoreError::io(&self.path))?;
+            self.synced = self.at;
         }
         Ok(())
     }

@@ -55,6 +55,12 @@ pub enum StoreError {
     NestedList { id: Box<str>, field: Box<str> },
 }
 
+impl From<crate::pace::Stopped> for StoreError {
+    fn from(_: crate::pace::Stopped) -> Self {
+        Self::Stopped
+    }
+}
+
 impl StoreError {
     /// Every code of this enum's own; [`IndexError`] has more.
     pub const CODES: &'static [&'static str] = &[

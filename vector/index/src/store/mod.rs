@@ -39,6 +39,7 @@ pub use read::{Fingerprint, LogSlice, Page, Stats};
 pub use snapshot::{SnapshotFile, SnapshotInfo};
 pub use verify::{Progress, VerifyReport, verify};
 
+use crate::pace::Pace;
 use crate::{Found, Query, Record, Spec, Write};
 use shared::Shared;
 use std::path::Path;
@@ -227,7 +228,7 @@ impl Collection {
                 memory.freeze();
             }
         }
-        upkeep::seal(&self.shared)
+        upkeep::seal(&self.shared, Pace::free())
     }
 
     /// Makes one segment of all sealed ones. For tools and tests.
@@ -239,7 +240,7 @@ impl Collection {
         {
             return Ok(());
         }
-        upkeep::compact(&self.shared, &numbers)
+        upkeep::compact(&self.shared, &numbers, Pace::free())
     }
 
     /// Writes a copy of the collection into an empty folder: a folder that can be opened. Writes and
@@ -254,7 +255,8 @@ impl Collection {
         Self::open(dir, options)
     }
 
-    /// Ends the threads: what was queued is written first, a running build is finished.
+    /// Ends the threads, soon: what was queued is written first, a running build is given up. The log
+    /// has what it would have sealed.
     pub fn close(self) {
         drop(self);
     }

@@ -13,8 +13,11 @@ pub struct Options {
     pub log_file_bytes: u64,
     /// Log that is kept for followers although segments have it, in bytes.
     pub log_tail_bytes: u64,
-    /// Share of one core that compaction may take, 1 to 100 percent: it rests in proportion after
-    /// each build. Sealing goes as writes come.
+    /// Threads of a build, 1 to 64: sealing and compaction may each have so many at once. The segment is
+    /// the same for any number.
+    pub build_threads: usize,
+    /// Share of their time that the threads of compaction may take, 1 to 100 percent: they rest in
+    /// proportion while they build. Sealing goes as writes come.
     pub cpu_percent: u32,
     /// A segment with a greater share of dead rows is written anew, in percent.
     pub dead_percent_max: usize,
@@ -35,6 +38,7 @@ impl Default for Options {
             frozen_max: 4,
             log_file_bytes: 64 << 20,
             log_tail_bytes: 256 << 20,
+            build_threads: 1,
             cpu_percent: 50,
             dead_percent_max: 20,
             merge_fan_in: 4,
@@ -53,6 +57,7 @@ impl Options {
         // A file may grow by one group beyond it.
         let most = log::FILE_BYTES_MAX / 2;
         self.log_file_bytes = self.log_file_bytes.clamp(1 << 10, most);
+        self.build_threads = self.build_threads.clamp(1, 64);
         self.cpu_percent = self.cpu_percent.clamp(1, 100);
         self.dead_percent_max = self.dead_percent_max.clamp(1, 100);
         self.merge_fan_in = self.merge_fan_in.max(2);

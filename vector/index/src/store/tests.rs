@@ -5,6 +5,7 @@ mod crash;
 mod model;
 mod mutate;
 mod refused;
+mod stop;
 
 use super::*;
 use crate::{Merge, Metric, Stored};

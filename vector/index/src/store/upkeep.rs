@@ -3,9 +3,10 @@
 //! Invariants: the manifest is on disk before readers see a new segment, and what it no longer names
 //! is removed only after they do; a tombstone that comes while a segment is built is carried over; a
 //! checkpoint says no more than the segments and tombstones on disk hold. One thread seals, as fast
-//! as writes come; another compacts, one build at a time, and rests in proportion.
+//! as writes come; another compacts, one build at a time, and rests in proportion while it builds. A
+//! build ends when the collection stops: what it would have replaced stays, in the log and on disk.
 
-use super::build::{Built, Source, build};
+use super::build::{Built, How, Source, build};
 use super::dead::Dead;
 use super::error::StoreError;
 use super::files;
@@ -13,13 +14,12 @@ use super::manifest::{Entry, Manifest};
 use super::options::Options;
 use super::shared::{Kept, Shared};
 use super::view::{SealedRef, View};
+use crate::pace::Pace;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A build that failed is tried again after this time.
 const RETRY_MS: u64 = 1_000;
-/// Compaction rests for so long at most, in milliseconds.
-const REST_MS_MAX: u64 = 600_000;
 
 /// Tells writers, should the thread that seals end before its time: they would wait for it for ever.
 struct Ended<'a>(&'a Shared);
@@ -39,7 +39,7 @@ impl Drop for Ended<'_> {
 pub fn run_sealing(shared: &Shared) {
     let _ended = Ended(shared);
     while wait(shared, &|| !shared.memory.view.load().frozen().is_empty()) {
-        let result = seal(shared);
+        let result = in_background(shared, 100, |pace| seal(shared, pace));
         let failed = result.is_err();
         shared.faults.lock().sealing = note(shared, "sealing", result);
         shared.ring();
@@ -53,19 +53,29 @@ pub fn run_sealing(shared: &Shared) {
 pub fn run_compacting(shared: &Shared) {
     let wanted = || !pick(&shared.memory.view.load(), shared).is_empty();
     while wait(shared, &wanted) {
-        let began = Instant::now();
         let numbers = pick(&shared.memory.view.load(), shared);
-        let result = compact(shared, &numbers);
-        shared.faults.lock().compacting = note(shared, "compaction", result);
-        let busy = began.elapsed();
         let percent = shared.options.cpu_percent;
-        let pause = busy.saturating_mul(100 - percent) / percent;
-        rest(shared, pause.min(Duration::from_millis(REST_MS_MAX)));
+        let result = in_background(shared, percent, |pace| compact(shared, &numbers, pace));
+        let failed = result.is_err();
+        shared.faults.lock().compacting = note(shared, "compaction", result);
+        if failed {
+            rest(shared, Duration::from_millis(RETRY_MS));
+        }
     }
+}
+
+/// Works at a pace that ends with the collection.
+fn in_background<T>(shared: &Shared, percent: u32, work: impl FnOnce(Pace<'_>) -> T) -> T {
+    let is_stopped = || shared.is_stopping();
+    let rest = |pause| rest(shared, pause);
+    work(Pace::new(&is_stopped, &rest, percent))
 }
 
 fn note(shared: &Shared, what: &str, result: Result<(), StoreError>) -> Option<StoreError> {
     let error = result.err()?;
+    if shared.is_stopping() {
+        return None;
+    }
     tracing::error!(%error, code = error.code(), dir = %shared.dir.display(), "{what} failed");
     Some(error)
 }
@@ -91,7 +101,7 @@ fn rest(shared: &Shared, pause: Duration) {
 }
 
 /// Seals what is frozen, all of it into one segment.
-pub fn seal(shared: &Shared) -> Result<(), StoreError> {
+pub fn seal(shared: &Shared, pace: Pace<'_>) -> Result<(), StoreError> {
     let _one = shared.sealing.lock();
     let view = shared.memory.view.load_full();
     let Some(last) = view.frozen().last() else {
@@ -101,11 +111,11 @@ pub fn seal(shared: &Shared) -> Result<(), StoreError> {
     let sources: Vec<Source> = view.frozen().iter().cloned().map(Source::Recent).collect();
     // One that only deletes went through has no last number where nothing was written at all.
     let checkpoint = checkpoint.max(shared.manifest.lock().manifest.checkpoint);
-    replace(shared, &sources, checkpoint)
+    replace(shared, &sources, checkpoint, pace)
 }
 
 /// Makes one segment of those that are named.
-pub fn compact(shared: &Shared, numbers: &[u64]) -> Result<(), StoreError> {
+pub fn compact(shared: &Shared, numbers: &[u64], pace: Pace<'_>) -> Result<(), StoreError> {
     let _one = shared.compacting.lock();
     let view = shared.memory.view.load_full();
     let sources: Vec<Source> = view
@@ -118,7 +128,7 @@ pub fn compact(shared: &Shared, numbers: &[u64]) -> Result<(), StoreError> {
     if sources.is_empty() {
         return Ok(());
     }
-    let result = replace(shared, &sources, 0);
+    let result = replace(shared, &sources, 0, pace);
     if let Err(StoreError::Corrupt { .. }) = result {
         // Which of them it was is not asked: they stay as they are until they are verified.
         shared.manifest.lock().damaged.extend(numbers);
@@ -169,14 +179,21 @@ pub fn choose(sizes: &[(u64, usize, usize)], options: &Options) -> Vec<u64> {
 }
 
 /// Builds a segment from the sources and puts it in their place, on disk and then in memory.
-fn replace(shared: &Shared, sources: &[Source], checkpoint: u64) -> Result<(), StoreError> {
+fn replace(
+    shared: &Shared,
+    sources: &[Source],
+    checkpoint: u64,
+    pace: Pace<'_>,
+) -> Result<(), StoreError> {
     let number = {
         let mut kept = shared.manifest.lock();
         let number = kept.manifest.next_segment;
         kept.manifest.next_segment += 1;
         number
     };
-    let built = build(&shared.dir, &shared.spec, number, sources)?;
+    let threads = shared.options.build_threads;
+    let how = How { threads, pace };
+    let built = build(&shared.dir, &shared.spec, number, sources, how)?;
     let mut kept = shared.manifest.lock();
     let result = install(shared, &mut kept, sources, built.as_ref(), checkpoint);
     drop(kept);

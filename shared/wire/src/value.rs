@@ -41,6 +41,12 @@ pub mod schema {
     pub const SHARD_COORDINATION: u16 = 35;
     /// An in-sync set, as etcd keeps it.
     pub const SHARD_SYNC: u16 = 36;
+    /// What a place for snapshots belongs to.
+    pub const BACKUP_PLACE: u16 = 37;
+    /// `skerry_vector_backup::Manifest`
+    pub const BACKUP_MANIFEST: u16 = 38;
+    /// The table of a node, as its snapshots keep it.
+    pub const SHARD_BACKUP: u16 = 39;
 }
 
 macro_rules! schemas {

@@ -43,6 +43,12 @@ pub mod schema {
     pub const SHARD_SYNC: u16 = 36;
     /// The same as [`SHARD_TABLE`], with the changes of replicas that are under way.
     pub const SHARD_TABLE_PLACING: u16 = 37;
+    /// What a place for snapshots belongs to.
+    pub const BACKUP_PLACE: u16 = 38;
+    /// `skerry_vector_backup::Manifest`
+    pub const BACKUP_MANIFEST: u16 = 39;
+    /// The table of a node, as its snapshots keep it.
+    pub const SHARD_BACKUP: u16 = 40;
 }
 
 macro_rules! schemas {

@@ -9,6 +9,7 @@ use memmap2::Mmap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use xxhash_rust::xxh3::Xxh3;
 
 pub const BLOCK_BYTES: usize = 64 << 10;
 
@@ -49,6 +50,10 @@ impl Blocks {
         self.crcs.len()
     }
 
+    pub fn crc(&self, block: usize) -> Option<u32> {
+        self.crcs.get(block).copied()
+    }
+
     pub fn file_bytes(&self) -> usize {
         self.map.len()
     }
@@ -71,6 +76,14 @@ impl Blocks {
             }
         }
         Ok(bytes)
+    }
+
+    /// A hash of what lies outside the blocks: the header and the checksums.
+    pub fn identity(&self) -> u128 {
+        let mut hash = Xxh3::new();
+        hash.update(self.map.get(..self.begin).unwrap_or_default());
+        hash.update(self.map.get(self.end..).unwrap_or_default());
+        hash.digest128()
     }
 
     /// Checks a block unless it has been.

@@ -7,6 +7,7 @@
 
 mod blocks;
 mod build;
+mod capture;
 mod codec;
 mod commit;
 mod dead;
@@ -25,6 +26,7 @@ mod query;
 mod read;
 mod recent;
 mod record;
+mod restore;
 mod score;
 mod sealed;
 mod shared;
@@ -33,9 +35,11 @@ mod upkeep;
 mod verify;
 mod view;
 
+pub use capture::{Capture, CapturedFile, CapturedReader};
 pub use error::StoreError;
 pub use options::Options;
 pub use read::{Fingerprint, LogSlice, Page, Stats};
+pub use restore::{Restore, RestoredFile};
 pub use snapshot::{SnapshotFile, SnapshotInfo};
 pub use verify::{Progress, VerifyReport, verify};
 
@@ -241,6 +245,11 @@ impl Collection {
             return Ok(());
         }
         upkeep::compact(&self.shared, &numbers, Pace::free())
+    }
+
+    /// The collection as it is now, to be copied away while writes and searches go on.
+    pub fn capture(&self) -> Result<Capture, StoreError> {
+        capture::take(&self.shared)
     }
 
     /// Writes a copy of the collection into an empty folder: a folder that can be opened. Writes and

@@ -100,6 +100,11 @@ impl Sealed {
         self.blocks.file_bytes()
     }
 
+    /// A hash of the header and the checksums, and by them of all that it holds.
+    pub fn identity(&self) -> u128 {
+        self.blocks.identity()
+    }
+
     pub fn blocks(&self) -> &Blocks {
         &self.blocks
     }

@@ -263,6 +263,91 @@ fn a_snapshot_is_a_collection_and_goes_on_as_one() {
     }
 }
 
+fn bytes_of(file: &std::sync::Arc<CapturedFile>, step: usize) -> Result<Vec<u8>, StoreError> {
+    let (mut reader, mut all, mut chunk) = (file.reader(), Vec::new(), vec![0; step]);
+    loop {
+        match reader.read(&mut chunk)? {
+            0 => return Ok(all),
+            count => all.extend_from_slice(&chunk[..count]),
+        }
+    }
+}
+
+#[test]
+fn a_capture_is_read_although_its_files_go_and_knows_what_it_has() {
+    let root = tempfile::tempdir().unwrap();
+    let [dir, back] = ["a", "b"].map(|name| root.path().join(name));
+    let collection = Collection::create(&dir, dot(), quiet()).unwrap();
+    let mut random = random(4);
+    for n in 0..40 {
+        let id = format!("{}", n % 30);
+        let write = Write::Upsert(record(&id, &mut random));
+        collection.write(vec![write]).unwrap();
+        if n % 15 == 14 {
+            collection.seal().unwrap();
+        }
+    }
+    let capture = collection.capture().unwrap();
+    let identities = |capture: &Capture| -> Vec<u128> {
+        let all = capture.files().iter();
+        all.filter_map(|file| file.identity()).collect()
+    };
+    let before = identities(&capture);
+    assert_eq!((before.len(), capture.seq(), capture.rows()), (2, 40, 30));
+    assert_ne!(before[0], before[1]);
+    assert_eq!(identities(&collection.capture().unwrap()), before);
+    let print = collection.fingerprint(|_| true).unwrap();
+    collection.compact().unwrap();
+    assert_ne!(identities(&collection.capture().unwrap()), before);
+
+    let restore = Restore::begin(&back).unwrap();
+    assert_eq!(restore.file("../x").err().unwrap().code(), "vector_corrupt");
+    for (at, file) in capture.files().iter().enumerate() {
+        let bytes = bytes_of(file, 100 + at * 7_000).unwrap();
+        let mut to = restore.file(file.name()).unwrap();
+        to.write(&bytes).unwrap();
+        assert_eq!(to.end().unwrap(), (file.bytes(), crc32c::crc32c(&bytes)));
+    }
+    assert!(!back.join("MANIFEST").exists());
+    restore.finish().unwrap();
+    let restored = Collection::open(&back, quiet()).unwrap();
+    assert_eq!(restored.fingerprint(|_| true).unwrap(), print);
+}
+
+/// A copy of damage would be no copy: every byte of a segment is checked while it is read.
+#[test]
+fn a_capture_is_not_read_past_damage() {
+    let root = tempfile::tempdir().unwrap();
+    let collection = Collection::create(root.path(), dot(), quiet()).unwrap();
+    let mut random = random(5);
+    let writes = (0..600).map(|n| Write::Upsert(record(&format!("{n}"), &mut random)));
+    collection.write(writes.collect()).unwrap();
+    collection.seal().unwrap();
+    let capture = collection.capture().unwrap();
+    let segment = |file: &&std::sync::Arc<CapturedFile>| file.identity().is_some();
+    let file = capture.files().iter().find(segment).unwrap();
+    let path = root.path().join(file.name());
+    let whole = std::fs::read(&path).unwrap();
+    assert!(whole.len() > 4_096 + 64 * 1_024, "it has more than a block");
+    assert_eq!(bytes_of(file, 10_000).unwrap(), whole);
+    let write_at = |at: usize, byte: u8| {
+        use std::os::unix::fs::FileExt;
+        let file = std::fs::File::options().write(true).open(&path).unwrap();
+        file.write_all_at(&[byte], at as u64).unwrap();
+    };
+    let last = whole.len() - 1;
+    for at in [0, 4_091, 4_092, 4_095, 4_096, 70_000, last - 4, last] {
+        write_at(at, whole[at] ^ 4);
+        let error = bytes_of(file, 10_000).unwrap_err();
+        assert_eq!(error.code(), "vector_corrupt", "byte {at}: {error}");
+        write_at(at, whole[at]);
+    }
+    assert_eq!(bytes_of(file, 1 << 20).unwrap(), whole);
+    let short = std::fs::File::options().write(true).open(&path).unwrap();
+    short.set_len(whole.len() as u64 - 1).unwrap();
+    assert_eq!(bytes_of(file, 4_096).unwrap_err().code(), "vector_corrupt");
+}
+
 /// Readers and writers at once: what is always there is always found, once.
 #[test]
 fn an_update_is_neither_missed_nor_seen_twice() {

@@ -92,6 +92,7 @@ impl Overview {
                 shard: ShardId(0),
                 slots: SlotSet::all(),
                 leader: Some(here.clone()),
+                placing: None,
                 replicas: vec![ReplicaState {
                     node: here,
                     stats: Some(stats),

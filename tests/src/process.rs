@@ -41,13 +41,18 @@ impl Process {
         state: &Path,
         env: &[(String, String)],
     ) -> anyhow::Result<Self> {
+        let folder = state.to_string_lossy();
+        let args: Vec<&str> = args.iter().copied().chain(["--state", &folder]).collect();
+        Self::start_in(&args, state, env)
+    }
+
+    /// The same of a command that has its folder in its arguments.
+    pub fn start_in(args: &[&str], state: &Path, env: &[(String, String)]) -> anyhow::Result<Self> {
         let began = Instant::now();
         std::fs::create_dir_all(state)?;
         let log = state.with_extension("log");
         let mut child = Command::new(binary()?)
             .args(args)
-            .arg("--state")
-            .arg(state)
             .env(
                 "SKERRY_LOG",
                 std::env::var("SKERRY_LOG").unwrap_or_else(|_| "info".to_owned()),

@@ -8,6 +8,7 @@
 mod client;
 mod commands;
 mod data;
+mod etcd;
 mod output;
 mod roles;
 mod settings;
@@ -53,7 +54,7 @@ enum Command {
     Pop(pop::Args),
     /// A node that holds shards of the vector index.
     Vector(vector::Args),
-    /// Look at shards, split one, move slots.
+    /// Look at shards, split one, move slots, put replicas elsewhere.
     Shard(shard::Args),
     /// Bring items and events into a running origin.
     Import(import::Args),

@@ -44,9 +44,14 @@ settings! {
     "origin.vectors" "SKERRY_VECTORS" = "": "shard nodes that keep users' vectors, HOST:PORT with commas between; without it they are kept in the origin's state",
     "vector.dir" "SKERRY_VECTOR_DIR" = ".skerry/vector": "folder of a shard node",
     "vector.listen" "SKERRY_VECTOR_LISTEN" = "127.0.0.1:7700": "address of a shard node (gRPC)",
+    "vector.admin" "SKERRY_VECTOR_ADMIN" = "127.0.0.1:0": "address of a shard node's health, readiness and metrics (HTTP)",
     "vector.advertise" "SKERRY_VECTOR_ADVERTISE" = "": "where others reach a shard node; without it the address that it listens on",
     "vector.node" "SKERRY_VECTOR_NODE" = "node1": "name of a shard node",
     "vector.etcd" "SKERRY_VECTOR_ETCD" = "": "endpoints of etcd; without it a shard node is on its own",
+    "vector.etcd_ca" "SKERRY_VECTOR_ETCD_CA" = "": "certificate that etcd's own is signed by; with it etcd is spoken to by TLS",
+    "vector.etcd_cert" "SKERRY_VECTOR_ETCD_CERT" = "": "certificate of a shard node, where etcd wants one",
+    "vector.etcd_key" "SKERRY_VECTOR_ETCD_KEY" = "": "key of that certificate",
+    "vector.etcd_user" "SKERRY_VECTOR_ETCD_USER" = "": "user of etcd; the password is the variable SKERRY_ETCD_PASSWORD",
     "vector.collection" "SKERRY_VECTOR_COLLECTION" = "users": "name of the collection of shard nodes that belong together",
     "vector.dim" "SKERRY_VECTOR_DIM" = "64": "components of each vector",
     "vector.metric" "SKERRY_VECTOR_METRIC" = "cosine": "cosine, dot or l2",
@@ -71,7 +76,8 @@ settings! {
 }
 
 /// Variables of ours that are no settings.
-const OTHER_ENV: [&str; 5] = [
+const OTHER_ENV: [&str; 6] = [
+    "SKERRY_ETCD_PASSWORD",
     "SKERRY_CACHE",
     "SKERRY_TEST",
     "SKERRY_TEST_CLOCK",

@@ -7,8 +7,13 @@ mod faults;
 mod freshness;
 mod quality;
 mod rights;
+#[cfg(feature = "etcd")]
+mod shards;
 mod similar;
 mod start;
+#[cfg(feature = "etcd")]
+#[path = "../../vector/shard/tests/support/etcd.rs"]
+mod support;
 
 use serde_json::Value;
 use skerry_scenarios::http::Client;

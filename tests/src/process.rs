@@ -41,28 +41,24 @@ impl Process {
         state: &Path,
         env: &[(String, String)],
     ) -> anyhow::Result<Self> {
-        Self::start_at("--state", args, state, env)
+        let folder = state.to_string_lossy();
+        let args: Vec<&str> = args.iter().copied().chain(["--state", &folder]).collect();
+        Self::start_in(&args, state, env)
     }
 
     /// `skerry vector`: a node that keeps users' vectors, and listens where it is told.
     pub fn start_vector(dir: &Path, listen: &str) -> anyhow::Result<Self> {
-        Self::start_at("--dir", &["vector", "--listen", listen], dir, &[])
+        let folder = dir.to_string_lossy();
+        Self::start_in(&["vector", "--listen", listen, "--dir", &folder], dir, &[])
     }
 
-    /// `flag` is what the command calls its folder.
-    fn start_at(
-        flag: &str,
-        args: &[&str],
-        state: &Path,
-        env: &[(String, String)],
-    ) -> anyhow::Result<Self> {
+    /// The same of a command that has its folder in its arguments.
+    pub fn start_in(args: &[&str], state: &Path, env: &[(String, String)]) -> anyhow::Result<Self> {
         let began = Instant::now();
         std::fs::create_dir_all(state)?;
         let log = state.with_extension("log");
         let mut child = Command::new(binary()?)
             .args(args)
-            .arg(flag)
-            .arg(state)
             .env(
                 "SKERRY_LOG",
                 std::env::var("SKERRY_LOG").unwrap_or_else(|_| "info".to_owned()),

@@ -37,7 +37,7 @@ enum Command {
     /// Build the one binary, the worker inside it.
     #[command(after_help = "Example:\n  cargo xtask build --features parquet")]
     Build {
-        /// Optional parts of the binary, by comma: `parquet`.
+        /// Optional parts of the binary, by comma: `parquet`, `etcd`.
         #[arg(long, value_name = "NAMES", value_delimiter = ',')]
         features: Vec<String>,
     },

@@ -74,5 +74,19 @@ fn shards() -> anyhow::Result<()> {
     step(
         "shards with etcd",
         &mut cargo(&[all.as_slice(), &etcd].concat()),
-    )
+    )?;
+    // The operators' commands need the whole binary, with etcd in it.
+    let binary = product::build(&["etcd".to_owned()])?;
+    let scenario = ["test", "--release", "--package", "skerry-scenarios"];
+    let alone = [
+        "--test",
+        "scenarios",
+        "--",
+        "--nocapture",
+        "--include-ignored",
+        "shards::",
+    ];
+    let mut scenario = cargo(&[scenario.as_slice(), &etcd, &alone].concat());
+    scenario.env("SKERRY_BIN", binary);
+    step("shard processes and their operators", &mut scenario)
 }

@@ -1,4 +1,4 @@
-//! `skerry shard`: look at shards, split one, move slots between two.
+//! `skerry shard`: look at shards, split one, move slots between two, put replicas on other nodes.
 
 use crate::client::block_on;
 use crate::output;
@@ -6,7 +6,7 @@ use crate::settings::{Settings, usage};
 use anyhow::bail;
 use clap::Subcommand;
 use serde_json::json;
-use skerry_vector_shard::admin::{Admin, Overview};
+use skerry_vector_shard::admin::{Admin, Overview, ShardState};
 use skerry_vector_shard::{NodeId, ShardId, SlotSet, Tls};
 use std::path::Path;
 use std::time::Duration;
@@ -22,7 +22,9 @@ const LOST_MAX: u32 = 50;
   skerry shard split 0                                     half of its slots, to a new shard beside it
   skerry shard split 0 --to n4,n5,n6                       to a new shard on other nodes
   skerry shard move 0 1 --slots 0-1023,2048
-  skerry shard abort 17                                    give a migration up")]
+  skerry shard abort 17                                    give a migration up
+  skerry shard replicas 0 --to n1,n2,n4                    n4 in the place of another, while all serve
+  skerry shard replicas 0 --abort                          back to the nodes of before")]
 pub struct Args {
     #[command(subcommand)]
     command: ShardCommand,
@@ -63,6 +65,24 @@ enum ShardCommand {
     },
     /// Give a migration up: its slots stay where they are.
     Abort { migration: u64 },
+    /// Put the replicas of a shard on other nodes, while all serve.
+    Replicas {
+        shard: u32,
+        /// All nodes that it shall have, with commas between.
+        #[arg(
+            long,
+            value_name = "NAME,...",
+            value_delimiter = ',',
+            required_unless_present = "abort"
+        )]
+        to: Vec<NodeId>,
+        /// Give a change up that is under way: back to the nodes of before.
+        #[arg(long, conflicts_with = "to")]
+        abort: bool,
+        /// Return when it has begun.
+        #[arg(long)]
+        no_wait: bool,
+    },
 }
 
 pub fn run(args: &Args, settings: &Settings) -> anyhow::Result<()> {
@@ -84,6 +104,20 @@ pub fn run(args: &Args, settings: &Settings) -> anyhow::Result<()> {
                     json!({"migration": migration, "epoch": done.epoch}),
                     || format!("migration {migration} is given up, epoch {}", done.epoch),
                 );
+            }
+            ShardCommand::Replicas {
+                shard,
+                to,
+                abort,
+                no_wait,
+            } => {
+                let shard = ShardId(*shard);
+                let begun = if *abort {
+                    admin.put_back(shard).await?
+                } else {
+                    admin.replace(shard, to).await?
+                };
+                return replicas(&admin, shard, begun.migration, *no_wait, args.json).await;
             }
             ShardCommand::Split { shard, to, no_wait } => {
                 (admin.split(ShardId(*shard), to).await?, *no_wait)
@@ -135,25 +169,47 @@ fn say(
     Ok(())
 }
 
+/// What a cluster says, with patience: the node that is asked may be the one that is restarted.
+struct Watch<'a> {
+    admin: &'a Admin,
+    bar: indicatif::ProgressBar,
+    lost: u32,
+}
+
+impl<'a> Watch<'a> {
+    fn new(admin: &'a Admin) -> Self {
+        Self {
+            admin,
+            bar: output::progress(Some(1), "starting"),
+            lost: 0,
+        }
+    }
+
+    async fn next(&mut self) -> anyhow::Result<Overview> {
+        loop {
+            tokio::time::sleep(Duration::from_millis(POLL_MS)).await;
+            match self.admin.overview().await {
+                Ok(now) => {
+                    self.lost = 0;
+                    return Ok(now);
+                }
+                Err(error) if self.lost < LOST_MAX => {
+                    self.lost += 1;
+                    self.bar.set_message(format!("waiting ({})", error.code()));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
 /// Shows how far a migration is, until it is over. The epoch then.
 async fn wait(admin: &Admin, migration: u64, to: ShardId) -> anyhow::Result<u64> {
-    let bar = output::progress(Some(1), "starting");
-    let mut lost = 0;
+    let mut watch = Watch::new(admin);
     loop {
-        tokio::time::sleep(Duration::from_millis(POLL_MS)).await;
-        // The node that is asked may be the one that is restarted.
-        let now = match admin.overview().await {
-            Ok(now) => now,
-            Err(error) if lost < LOST_MAX => {
-                lost += 1;
-                bar.set_message(format!("waiting ({})", error.code()));
-                continue;
-            }
-            Err(error) => return Err(error.into()),
-        };
-        lost = 0;
+        let now = watch.next().await?;
         if now.migration.as_ref().is_none_or(|one| one.id != migration) {
-            bar.finish_and_clear();
+            watch.bar.finish_and_clear();
             let owns = now.shards.iter().find(|shard| shard.shard == to);
             if owns.is_none_or(|shard| shard.slots.is_empty()) {
                 bail!("migration {migration} was given up: the log of the nodes says why");
@@ -161,11 +217,89 @@ async fn wait(admin: &Admin, migration: u64, to: ShardId) -> anyhow::Result<u64>
             return Ok(now.epoch);
         }
         if let Some(moved) = now.moved {
-            bar.set_length(moved.copy_total.max(1));
-            bar.set_position(moved.copied);
-            bar.set_message(format!("{}, attempt {}", moved.step, moved.attempts));
+            watch.bar.set_length(moved.copy_total.max(1));
+            watch.bar.set_position(moved.copied);
+            let message = format!("{}, attempt {}", moved.step, moved.attempts);
+            watch.bar.set_message(message);
         }
     }
+}
+
+/// Shows how far a change of replicas is, until it is over.
+async fn replicas(
+    admin: &Admin,
+    shard: ShardId,
+    change: u64,
+    no_wait: bool,
+    as_json: bool,
+) -> anyhow::Result<()> {
+    let mut watch = Watch::new(admin);
+    let mut wanted: Option<Vec<NodeId>> = None;
+    loop {
+        let now = watch.next().await?;
+        let found = now.shards.iter().find(|state| state.shard == shard);
+        let Some(state) = found else {
+            bail!("shard {shard} is gone");
+        };
+        let nodes = |nodes: &[NodeId]| nodes.iter().map(NodeId::to_string).collect::<Vec<_>>();
+        match &state.placing {
+            Some(placing) if placing.id == change => {
+                watch.bar.set_length(placing.to.len() as u64);
+                watch.bar.set_position(state.arrived() as u64);
+                watch.bar.set_message(progress_of(state));
+                wanted = Some(placing.to.clone());
+                if no_wait {
+                    let to = nodes(&placing.to);
+                    let value = json!({"shard": shard.0, "change": change, "to": to, "epoch": now.epoch, "done": false});
+                    return say(as_json, value, || {
+                        format!("the replicas of shard {shard} go to {}", to.join(", "))
+                    });
+                }
+            }
+            Some(_) => bail!("the replicas of shard {shard} got another list meanwhile"),
+            // A node that was asked may not have seen it begin.
+            None if wanted.is_none() && now.epoch < change => {}
+            None => {
+                watch.bar.finish_and_clear();
+                let has: Vec<NodeId> = state.replicas.iter().map(|one| one.node.clone()).collect();
+                if wanted.is_some_and(|wanted| wanted != has) {
+                    bail!(
+                        "the change of shard {shard} was given up: the log of the nodes says why"
+                    );
+                }
+                let to = nodes(&has);
+                let value = json!({"shard": shard.0, "change": change, "to": to, "epoch": now.epoch, "done": true});
+                return say(as_json, value, || {
+                    format!(
+                        "shard {shard} is on {} now, epoch {}",
+                        to.join(", "),
+                        now.epoch
+                    )
+                });
+            }
+        }
+    }
+}
+
+/// Of a shard whose replicas change: who is in sync, and how far the others are.
+fn progress_of(state: &ShardState) -> String {
+    let Some(placing) = &state.placing else {
+        return String::new();
+    };
+    let leading = state.leading();
+    let head = leading.map_or(0, |stats| stats.seq);
+    let one = |node: &NodeId| {
+        let stats = state.replicas.iter().find(|one| one.node == *node);
+        let stats = stats.and_then(|one| one.stats.as_ref());
+        let in_sync =
+            leading.is_some_and(|stats| stats.in_sync.iter().any(|one| one == node.as_str()));
+        match stats {
+            _ if in_sync => format!("{node} in sync"),
+            Some(stats) => format!("{node} at {} of {head}", stats.seq),
+            None => format!("{node} silent"),
+        }
+    };
+    placing.to.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
 fn list(overview: &Overview, as_json: bool) -> anyhow::Result<()> {
@@ -193,6 +327,13 @@ fn list(overview: &Overview, as_json: bool) -> anyhow::Result<()> {
     });
     let header = ["shard", "slots", "leader", "records", "in sync", "replicas"];
     output::table(&header, rows);
+    for shard in overview.shards.iter().filter(|one| one.placing.is_some()) {
+        println!(
+            "the replicas of shard {} change: {}",
+            shard.shard,
+            progress_of(shard)
+        );
+    }
     if let Some(one) = &overview.migration {
         let step = overview.moved.as_ref().map_or_else(
             || "waiting for its leader".to_owned(),

@@ -1,14 +1,15 @@
 //! `skerry vector`: a node that holds shards of the vector index, and a check of its files.
 
+use crate::etcd::{self, Etcd};
 use crate::output;
 use crate::roles;
 use crate::settings::{Settings, usage};
 use anyhow::bail;
 use clap::Subcommand;
 use serde_json::json;
-use skerry_vector_index::{Metric, Spec, Stored, store};
-use skerry_vector_shard::coordination::embedded::Embedded;
-use skerry_vector_shard::{Collections, Coordination, NodeId, Options, Tls};
+use skerry_vector_index::{DIM_MAX, Metric, Spec, Stored, store};
+use skerry_vector_shard::table::SHARDS_MAX;
+use skerry_vector_shard::{Collections, Draft, NodeId, Options, Tls};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -41,9 +42,12 @@ pub struct Args {
     /// Name of this node, as tables have it.
     #[arg(long, value_name = "NAME")]
     node_id: Option<String>,
-    /// Endpoints of etcd, with commas between; without it this node is on its own.
-    #[arg(long, value_name = "HOST:PORT,...")]
-    etcd: Option<String>,
+    /// HTTP for machines that watch this node (`/healthz`, `/readyz`, `/metrics`); `endpoints.json` says
+    /// where it is. Read-only and without a key: beyond this machine only where you say so.
+    #[arg(long, value_name = "ADDR")]
+    admin: Option<SocketAddr>,
+    #[command(flatten)]
+    etcd: etcd::Args,
     /// Name of the collection; nodes of one collection belong together.
     #[arg(long)]
     collection: Option<String>,
@@ -86,10 +90,16 @@ pub fn run(args: Args, settings: &Settings) -> anyhow::Result<ExitCode> {
     let spec = spec(&args, settings)?;
     let id = settings.text("vector.node", args.node_id)?;
     let id: NodeId = id.parse().map_err(|error| usage(format!("{error}")))?;
-    let etcd = list(settings.maybe("vector.etcd", args.etcd));
+    let admin = settings.parsed("vector.admin", args.admin)?;
+    let etcd = Etcd::resolve(args.etcd, settings)?;
     let collection = settings.text("vector.collection", args.collection)?;
     let region = settings.text("node.region", None)?;
-    let shards = settings.parsed("vector.shards", args.shards)?;
+    let shards: usize = settings.parsed("vector.shards", args.shards)?;
+    if !(1..=SHARDS_MAX).contains(&shards) {
+        return Err(usage(format!(
+            "vector.shards = {shards}: 1 to {SHARDS_MAX}"
+        )));
+    }
     let keys = settings.maybe("node.keys", args.keys);
     let tls = keys.map(|dir| Tls::read(Path::new(&dir))).transpose()?;
     let nodes = list(settings.maybe("vector.nodes", args.nodes));
@@ -98,25 +108,31 @@ pub fn run(args: Args, settings: &Settings) -> anyhow::Result<ExitCode> {
     if nodes.is_empty() {
         nodes.push(id.clone());
     }
+    let first = vec![nodes; shards];
+    if let Err(error) = Draft::first(&first) {
+        return Err(usage(format!("vector.nodes: {error}")));
+    }
     std::fs::create_dir_all(&dir)?;
     roles::runtime()?.block_on(async {
         let stop = roles::stop_on_signal()?;
-        let coordination =
-            coordination(&dir, &etcd, &format!("/skerry/{region}/{collection}")).await?;
+        let prefix = format!("/skerry/{region}/{collection}");
+        let coordination = etcd.coordination(&dir, &prefix).await?;
         let stores = Arc::new(Collections {
             spec,
             options: store::Options::default(),
         });
         let mut options = Options::new(id, dir.clone(), coordination, stores);
         options.listen = listen;
+        options.admin = Some(admin);
         options.tls = tls;
         options.advertise = settings.maybe("vector.advertise", args.advertise);
-        options.first = Some(vec![nodes; shards]);
+        options.first = Some(first);
         options.lease_ms = settings.parsed("vector.lease_ms", None)?;
         let node = options.build().await?;
         let handle = node.handle();
         let addr = handle.addr().to_string();
-        roles::write_endpoints(&dir, &json!({"vector": addr}))?;
+        let admin = handle.admin_addr().map(|addr| format!("http://{addr}"));
+        roles::write_endpoints(&dir, &json!({"vector": addr, "admin": admin}))?;
         let mut running = tokio::spawn(node.run(stop.clone().cancelled_owned()));
         tokio::select! {
             ended = &mut running => return Ok(ended??),
@@ -129,7 +145,8 @@ pub fn run(args: Args, settings: &Settings) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn list(text: Option<String>) -> Vec<String> {
+/// The parts of a text between commas.
+pub fn list(text: Option<String>) -> Vec<String> {
     let text = text.unwrap_or_default();
     let parts = text.split(',').map(str::trim);
     parts
@@ -145,8 +162,12 @@ fn spec(args: &Args, settings: &Settings) -> anyhow::Result<Spec> {
     let mut fields: Vec<Box<str>> = fields.into_iter().map(Into::into).collect();
     fields.sort();
     fields.dedup();
+    let dim = settings.parsed("vector.dim", args.dim)?;
+    if !(1..=DIM_MAX).contains(&dim) {
+        return Err(usage(format!("vector.dim = {dim}: 1 to {DIM_MAX}")));
+    }
     Ok(Spec {
-        dim: settings.parsed("vector.dim", args.dim)?,
+        dim,
         metric: match metric.as_str() {
             "cosine" => Metric::Cosine,
             "dot" => Metric::Dot,
@@ -164,28 +185,6 @@ fn spec(args: &Args, settings: &Settings) -> anyhow::Result<Spec> {
         },
         fields,
     })
-}
-
-async fn coordination(
-    dir: &Path,
-    etcd: &[String],
-    prefix: &str,
-) -> anyhow::Result<Arc<dyn Coordination>> {
-    if etcd.is_empty() {
-        return Ok(Arc::new(Embedded::open(dir)?));
-    }
-    #[cfg(feature = "etcd")]
-    {
-        use skerry_vector_shard::coordination::etcd::Etcd;
-        Ok(Arc::new(Etcd::connect(etcd, prefix).await?))
-    }
-    #[cfg(not(feature = "etcd"))]
-    {
-        let _ = prefix;
-        Err(usage(
-            "this binary is built without etcd: build it with `--features etcd` (needs protoc)",
-        ))
-    }
 }
 
 /// The collections below a folder: itself, or those of a node's shards.

@@ -112,7 +112,10 @@ impl Overview {
             });
             json!({"shard": shard.shard.0, "slots": shard.slots.to_string(), "slot_count": shard.slots.len(),
                 "leader": shard.leader.as_ref().map(NodeId::as_str),
-                "in_sync": shard.leading().map(|s| &s.in_sync), "replicas": replicas.collect::<Vec<_>>()})
+                "in_sync": shard.leading().map(|s| &s.in_sync), "replicas": replicas.collect::<Vec<_>>(),
+                "change": shard.placing.as_ref().map(|one| json!({"change": one.id,
+                    "from": one.from.iter().map(NodeId::as_str).collect::<Vec<_>>(),
+                    "to": one.to.iter().map(NodeId::as_str).collect::<Vec<_>>(), "arrived": shard.arrived()}))})
         });
         let migration = self.migration.as_ref().map(|one| {
             let moved = self.moved.as_ref();

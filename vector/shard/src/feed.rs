@@ -107,6 +107,11 @@ pub async fn follow(
             if !replica.terms().begins_with(open.last_token, open.seq, head) {
                 return Err(Error::LogGone(replica.shard));
             }
+            // Before it hears of this term: from then on it could lead.
+            let lost = leading.tracker.lock().has_lost(&node, open.seq);
+            if lost {
+                leading.expel(shared.coordination(), &node).await?;
+            }
             None
         }
         id => Some(under_way(shared, replica.shard, id)?),

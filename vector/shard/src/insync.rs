@@ -104,6 +104,15 @@ impl Tracker {
         members.filter(present).count()
     }
 
+    /// Whether a follower whose log ends at `seq` is counted as a member and cannot be one: its disk was
+    /// lost.
+    #[must_use]
+    pub fn has_lost(&self, node: &NodeId, seq: u64) -> bool {
+        // In a new term it is not known yet what a member has; one with nothing has lost all.
+        let lost = seq < self.confirmed || (seq == 0 && self.floor > 0);
+        lost && self.members.contains(node)
+    }
+
     /// Up to here every member has the log.
     #[must_use]
     pub const fn confirmed(&self) -> u64 {
@@ -259,6 +268,18 @@ mod tests {
         assert_eq!(tracker.confirmed(), 0, "a member confirms");
         tracker.on_gone(&node("b"));
         assert_eq!(tracker.without_laggards(5, true).unwrap(), [node("a")]);
+    }
+
+    #[test]
+    fn a_member_that_comes_with_less_than_it_confirmed_has_lost_its_disk() {
+        let mut tracker = three();
+        let b = node("b");
+        assert!(tracker.has_lost(&b, 0), "something was there before");
+        assert!(!tracker.has_lost(&b, 3), "not everything need be there");
+        tracker.on_ack(&b, 10);
+        tracker.on_ack(&node("c"), 7);
+        assert!(tracker.has_lost(&b, 6) && !tracker.has_lost(&b, 7));
+        assert!(!tracker.has_lost(&node("d"), 0), "no member");
     }
 
     #[test]

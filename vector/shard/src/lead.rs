@@ -176,6 +176,21 @@ impl Leading {
         Ok(true)
     }
 
+    /// Takes a member out that has lost what it confirmed. The leader may be left alone: then nothing is
+    /// written until another has everything.
+    pub async fn expel(&self, coordination: &dyn Coordination, node: &NodeId) -> Result<(), Error> {
+        let _one = self.membership.lock().await;
+        let members = self.tracker.lock().members();
+        let left: Vec<NodeId> = members.into_iter().filter(|one| one != node).collect();
+        coordination
+            .set_in_sync(self.lease.fence(), left.clone())
+            .await?;
+        tracing::warn!(shard = %self.lease.shard, %node, "a replica has lost its log: it leaves the in-sync set");
+        self.tracker.lock().set_members(left);
+        self.stir();
+        Ok(())
+    }
+
     /// Leaves those members that are none of `nodes` out, this node aside, if at least `need` of `nodes`
     /// are members and connected. Coordination hears of it first.
     pub async fn keep_only(

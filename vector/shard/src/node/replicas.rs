@@ -85,28 +85,33 @@ async fn open_and_tend(shared: Arc<Shared>, shard: ShardId, stop: CancellationTo
     }
 }
 
-/// Closes a replica that is no longer this node's. Its files go where the table of now says so, not
-/// one that was seen: others have all that they hold, and old files must not answer when the shard
-/// comes back here.
+/// Closes a replica that is no longer this node's. Old files must not answer when the shard comes back
+/// here: they are set aside, and go where the shard itself is gone (the target of a migration that was
+/// given up). Either only by the table of now, not by one that was seen.
 async fn retire(shared: &Arc<Shared>, shard: ShardId) {
     let Some(replica) = shared.replicas.write().remove(&shard) else {
         return;
     };
     let me = &shared.options.id;
-    let gone = shared.refresh().await.is_ok_and(|table| {
-        let entry = table.shard(shard);
-        entry.is_none_or(|entry| !entry.replicas.contains(me))
-    });
+    let table = shared.refresh().await.ok();
+    let entry = table.as_ref().map(|table| table.shard(shard));
+    let gone = matches!(entry, Some(None));
+    let left = entry.is_some_and(|entry| entry.is_none_or(|one| !one.replicas.contains(me)));
     let dir = shared.options.dir.join(format!("shard-{:04}", shard.0));
+    let aside = shared.options.dir.join(format!("left-{:04}", shard.0));
     let done = blocking(move || {
         drop(replica);
         if gone {
             files::remove_dir(&dir).map_err(Error::io(&dir))?;
+        } else if left {
+            // Of what left before, the last is kept.
+            files::remove_dir(&aside).map_err(Error::io(&aside))?;
+            std::fs::rename(&dir, &aside).map_err(Error::io(&dir))?;
         }
         Ok(())
     });
     match done.await {
-        Ok(()) => tracing::info!(%shard, gone, "a shard left this node"),
+        Ok(()) => tracing::info!(%shard, gone, left, "a shard left this node"),
         Err(error) => tracing::warn!(%shard, %error, "a shard could not be put away"),
     }
 }

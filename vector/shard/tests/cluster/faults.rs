@@ -250,3 +250,46 @@ async fn who_lacks_acknowledged_writes_does_not_lead() {
     cluster.settled().await;
     check(&router, &Model::from([("x".to_owned(), 1)]), &token).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_lost_its_disk_leaves_the_set_before_it_comes_back() {
+    let cluster = Cluster::start(&["a", "b", "c"], &[&["a", "b", "c"]]).await;
+    let router = cluster.router();
+    let model: Model = (0..500).map(|at| (format!("i{at}"), 1)).collect();
+    let writes = model.keys().map(|id| upsert(id, 1)).collect();
+    let token = router.write(writes, 5_000).await.unwrap().all().unwrap();
+    let leader = cluster.leader(0).unwrap();
+    let lost = ["a", "b", "c"]
+        .into_iter()
+        .find(|name| *name != leader)
+        .unwrap();
+    // Nothing is written meanwhile: no write finds out.
+    cluster.kill(lost);
+    until("its files are free", async || {
+        std::fs::remove_dir_all(cluster.dir_of(lost)).is_ok()
+    })
+    .await;
+    let before = cluster.coordination.sets.lock().len();
+    cluster.up(lost).await;
+    cluster.settled().await;
+    let sets: Vec<_> = cluster.coordination.sets.lock()[before..].to_vec();
+    let with = |(_, set): &(_, Vec<_>)| set.contains(&node(lost));
+    assert!(!with(&sets[0]), "{sets:?}");
+    assert!(with(sets.last().unwrap()), "{sets:?}");
+    for name in ["a", "b", "c"] {
+        if name != lost {
+            cluster.kill(name);
+        }
+    }
+    // What it has now is everything.
+    let request = g::SearchRequest {
+        shard: 0,
+        epoch: token.epoch,
+        left_ms: 5_000,
+        min_seq: *token.seqs.values().next().unwrap(),
+        queries: vec![skerry_vector_shard::wire::query_out(&query(ALL)).unwrap()],
+    };
+    let reply = cluster.client(lost).search(request).await.unwrap();
+    let reply = reply.into_inner();
+    assert_eq!(reply.lists[0].found.len(), model.len());
+}

@@ -69,7 +69,7 @@ enum Command {
         #[arg(long, default_value_t = 60)]
         seconds: u64,
     },
-    /// Measure: `bench edge|vector [--json] [--quick]`.
+    /// Measure: `bench edge|vector [--json] [--quick]`, `bench vector --scale [ROWS]`.
     Bench {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         args: Vec<String>,

@@ -2,8 +2,8 @@
 
     python worker.py hnswlib|faiss|usearch
 
-A request is one line of JSON on stdin, an answer one line on stdout. One thread; vectors have length
-1, so that the inner product, the cosine and the Euclidean distance order alike and each engine may
+A request is one line of JSON on stdin, an answer one line on stdout. One thread, unless a request
+says how many; vectors have length 1, so that the inner product, the cosine and the Euclidean distance order alike and each engine may
 use its quickest. All queries go in one call, so that Python's share of the time is nothing.
 """
 
@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import time
+from pathlib import Path
 
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[name] = "1"
@@ -20,6 +21,8 @@ import numpy as np
 
 LINKS = 16
 EF_BUILD = 200
+# Vectors of a base that stays on disk that are put in at a time.
+PART = 20_000
 
 
 class Hnswlib:
@@ -30,12 +33,18 @@ class Hnswlib:
         self.index.set_num_threads(1)
         self.index.init_index(max_elements=count, M=LINKS, ef_construction=EF_BUILD, random_seed=100)
 
-    def add(self, vectors: np.ndarray) -> None:
-        self.index.add_items(vectors, num_threads=1)
+    def add(self, vectors: np.ndarray, threads: int = 1) -> None:
+        self.index.add_items(vectors, num_threads=threads)
 
-    def search(self, queries: np.ndarray, k: int, ef: int) -> np.ndarray:
+    def search(self, queries: np.ndarray, k: int, ef: int, threads: int = 1) -> np.ndarray:
         self.index.set_ef(ef)
-        return self.index.knn_query(queries, k=k, num_threads=1)[0]
+        return self.index.knn_query(queries, k=k, num_threads=threads)[0]
+
+    def save(self, path: str) -> None:
+        self.index.save_index(path)
+
+    def read(self, path: str, count: int) -> None:
+        self.index.load_index(path, max_elements=count)
 
 
 class Faiss:
@@ -74,10 +83,10 @@ class Usearch:
 ENGINES = {"hnswlib": Hnswlib, "faiss": Faiss, "usearch": Usearch}
 
 
-def resident_bytes() -> int | None:
+def resident_bytes(kind: str) -> int | None:
     try:
         with open("/proc/self/smaps_rollup", encoding="ascii") as file:
-            (kib,) = [line.split()[1] for line in file if line.startswith("Rss:")]
+            (kib,) = [line.split()[1] for line in file if line.startswith(kind + ":")]
             return int(kib) * 1024
     except OSError:
         return None
@@ -87,30 +96,57 @@ class Worker:
     def __init__(self, engine: str) -> None:
         self.engine = ENGINES[engine]
 
-    def load(self, base: str, queries: str, dim: int) -> dict:
-        self.base = np.fromfile(base, dtype="<f4").reshape(-1, dim)
+    def load(self, base: str, queries: str, dim: int, mapped: bool = False) -> dict:
+        if mapped:
+            self.base = np.memmap(base, dtype="<f4", mode="r").reshape(-1, dim)
+        else:
+            self.base = np.fromfile(base, dtype="<f4").reshape(-1, dim)
+        # What lies in the file is no part of the index.
+        self.memory = "Anonymous" if mapped else "Rss"
         self.queries = np.fromfile(queries, dtype="<f4").reshape(-1, dim)
         # What the engine's module takes is no part of its index.
         self.engine(dim, 1).add(self.base[:1])
         return {"rows": len(self.base), "queries": len(self.queries)}
 
-    def build(self) -> dict:
+    def build(self, threads: int = 1, index: str | None = None) -> dict:
         gc.collect()
-        before, started = resident_bytes(), time.process_time()
+        before = resident_bytes(self.memory)
+        about = index and Path(index + ".json")
         self.index = self.engine(self.base.shape[1], len(self.base))
-        self.index.add(self.base)
-        cpu_s = time.process_time() - started
+        if about and about.exists() and (figures := json.loads(about.read_text()))["threads"] == threads:
+            self.index.read(index, len(self.base))
+        elif about:
+            figures = {"threads": threads, **self.put_in_parts(threads)}
+            self.index.save(index)
+            figures["file_bytes"] = os.path.getsize(index)
+            # Last: where it is, the index is whole.
+            about.write_text(json.dumps(figures))
+        else:
+            started = time.process_time()
+            self.index.add(self.base)
+            figures = {"cpu_s": time.process_time() - started}
         gc.collect()
-        after = resident_bytes()
-        return {"cpu_s": cpu_s, "resident_bytes": after - before if before else None, "hot_bytes": None}
+        after = resident_bytes(self.memory)
+        figures.pop("threads", None)
+        return {**figures, "resident_bytes": after - before if before else None, "hot_bytes": None}
 
-    def search(self, ef: int, k: int, queries: int, repeat: int) -> dict:
+    def put_in_parts(self, threads: int) -> dict:
+        began, started = time.monotonic(), time.process_time()
+        for at in range(0, len(self.base), PART):
+            self.index.add(self.base[at : at + PART], threads)
+            done = min(at + PART, len(self.base))
+            print(f"      built: {100 * done // len(self.base)} %", file=sys.stderr, flush=True)
+        return {"cpu_s": time.process_time() - started, "wall_s": time.monotonic() - began}
+
+    def search(self, ef: int, k: int, queries: int, repeat: int, threads: int = 1) -> dict:
         asked = self.queries[:queries]
-        started = time.process_time()
+        began, started = time.monotonic(), time.process_time()
         for _ in range(repeat):
-            found = self.index.search(asked, k, ef)
+            found = self.index.search(asked, k, ef, *([threads] if threads > 1 else []))
         cpu_s = (time.process_time() - started) / repeat
-        return {"cpu_s": cpu_s, "rows": np.asarray(found).astype(np.uint32).ravel().tolist()}
+        wall_s = (time.monotonic() - began) / repeat
+        rows = np.asarray(found).astype(np.uint32).ravel().tolist()
+        return {"cpu_s": cpu_s, "wall_s": wall_s, "rows": rows}
 
 
 def main() -> None:

@@ -31,7 +31,7 @@ pub fn dot(a: &[f32], b: &[f32]) -> f32 {
 }
 
 /// SplitMix64: a draw for a row that is the same everywhere.
-fn draw(row: u64) -> u64 {
+pub fn draw(row: u64) -> u64 {
     let x = (row + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

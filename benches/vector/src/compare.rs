@@ -10,7 +10,7 @@ use skerry_bench_report::{Row, median};
 use std::process::Command;
 
 /// Recalls at which speed is compared.
-const RECALLS: [f64; 2] = [0.95, 0.99];
+pub const RECALLS: [f64; 2] = [0.95, 0.99];
 /// The hot bytes a vector of 384 dimensions may take.
 const HOT_BYTES_MAX: f64 = 560.0;
 const HOT_BYTES_DIM: usize = 384;
@@ -76,7 +76,7 @@ impl Run {
     }
 }
 
-fn start(engine: &'static str, prepared: &Prepared) -> anyhow::Result<Worker> {
+pub fn start(engine: &'static str, prepared: &Prepared) -> anyhow::Result<Worker> {
     let mut command = if matches!(engine, OURS | "hnsw_rs") {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("worker");

@@ -1,7 +1,7 @@
 //! A worker process, seen from the driver.
 
 use crate::dataset::DataSet;
-use crate::protocol::{Built, Loaded, Request, Searched, from_line, to_line};
+use crate::protocol::{BUILD, Built, Loaded, Request, Searched, from_line, to_line};
 use crate::sweep::{self, Point};
 use anyhow::{Context, bail, ensure};
 use serde::de::DeserializeOwned;
@@ -37,7 +37,7 @@ impl Worker {
         })
     }
 
-    fn ask<T: DeserializeOwned>(&mut self, request: &Request) -> anyhow::Result<T> {
+    pub fn ask<T: DeserializeOwned>(&mut self, request: &Request) -> anyhow::Result<T> {
         let name = self.name;
         let line = to_line(request)?;
         let sent = self.stdin.as_mut().map(|stdin| {
@@ -59,6 +59,7 @@ impl Worker {
             base: set.base_path.to_string_lossy().into_owned(),
             queries: set.queries_path.to_string_lossy().into_owned(),
             dim: set.dim,
+            mapped: false,
         })?;
         ensure!(
             loaded.rows == set.rows(),
@@ -71,7 +72,7 @@ impl Worker {
     }
 
     pub fn build(&mut self) -> anyhow::Result<Built> {
-        self.ask(&Request::Build)
+        self.ask(&BUILD)
     }
 
     /// Recall and speed at one `ef`. With a `guess` of the speed, as many passes as make the time
@@ -92,6 +93,7 @@ impl Worker {
             k,
             queries,
             repeat: repeat.min(REPEAT_MAX),
+            threads: 1,
         })?;
         ensure!(
             found.rows.len() == queries * k,

@@ -7,6 +7,7 @@ use skerry_vector_index::graph::{BuildOptions, Packed, Scratch};
 pub use skerry_vector_index::kernel_name;
 use skerry_vector_index::store::{Collection, Options};
 use skerry_vector_index::{Merge, Metric, Query, Record, Spec, Stored, Write};
+use std::path::Path;
 use tempfile::TempDir;
 
 /// Writes of one batch.
@@ -63,12 +64,35 @@ impl Engine for Ours {
 /// A durable collection, as the product has it; ids are numbers.
 pub struct Kept {
     collection: Collection,
-    _folder: TempDir,
+    _folder: Option<TempDir>,
+}
+
+/// What a collection does in the background while it is measured.
+pub enum Upkeep {
+    /// Nothing.
+    Off,
+    /// What it does for everybody.
+    Usual,
+    /// It compacts all the time, as quickly as so many threads can, as soon as one row of a hundred is
+    /// dead.
+    Busy(usize),
 }
 
 impl Kept {
     pub fn empty(dim: usize) -> anyhow::Result<Self> {
         let folder = TempDir::new()?;
+        let mut made = Self::create(&folder.path().join("collection"), dim, 1, 1 << 20)?;
+        made._folder = Some(folder);
+        Ok(made)
+    }
+
+    /// One that is loaded, then built by so many threads, in a folder that is not there yet.
+    pub fn create(
+        folder: &Path,
+        dim: usize,
+        build_threads: usize,
+        mutable_rows: usize,
+    ) -> anyhow::Result<Self> {
         let spec = Spec {
             dim,
             metric: Metric::Cosine,
@@ -76,14 +100,50 @@ impl Kept {
             fields: vec![FIELD.into()],
         };
         let options = Options {
-            mutable_rows: 1 << 20,
+            mutable_rows,
             background: false,
+            build_threads,
             ..Options::default()
         };
         Ok(Self {
-            collection: Collection::create(&folder.path().join("collection"), spec, options)?,
-            _folder: folder,
+            collection: Collection::create(folder, spec, options)?,
+            _folder: None,
         })
+    }
+
+    pub fn open(folder: &Path, upkeep: &Upkeep) -> anyhow::Result<Self> {
+        let usual = Options::default();
+        let options = match upkeep {
+            // What is hot is then what is sealed.
+            Upkeep::Off => Options {
+                mutable_rows: 1,
+                background: false,
+                ..usual
+            },
+            Upkeep::Usual => usual,
+            Upkeep::Busy(threads) => Options {
+                build_threads: *threads,
+                cpu_percent: 100,
+                dead_percent_max: 1,
+                ..usual
+            },
+        };
+        Ok(Self {
+            collection: Collection::open(folder, options)?,
+            _folder: None,
+        })
+    }
+
+    pub fn close(self) {
+        self.collection.close();
+    }
+
+    pub fn hot_bytes(&self) -> u64 {
+        self.collection.stats().hot_bytes
+    }
+
+    pub fn segments(&self) -> usize {
+        self.collection.stats().segments
     }
 
     /// Writes rows under their ids, with the names of the conditions that each meets.

@@ -20,23 +20,34 @@ pub fn prepare(
     data: Option<&Path>,
     sets: &[&str],
 ) -> anyhow::Result<Prepared> {
-    let folder = cache.join("bench-vector");
-    std::fs::create_dir_all(&folder)
-        .with_context(|| format!("cannot make {}", folder.display()))?;
-    let python = venv(&folder, &scripts.join("requirements.txt"))?;
-    let mut make = Command::new(&python);
+    let prepared = peers(cache, scripts)?;
+    let mut make = Command::new(&prepared.python);
     // -B: the checkout stays as it is.
     make.arg("-B")
         .arg(scripts.join("data/make.py"))
-        .arg(&folder)
+        .arg(&prepared.folder)
         .args(["--sets", &sets.join(",")]);
     if let Some(data) = data {
         make.arg("--movielens").arg(data.join("ml-latest-small"));
     }
     run("make the data", &mut make)?;
+    Ok(prepared)
+}
+
+/// The cache folder of this benchmark.
+pub fn folder(cache: &Path) -> anyhow::Result<PathBuf> {
+    let folder = cache.join("bench-vector");
+    std::fs::create_dir_all(&folder)
+        .with_context(|| format!("cannot make {}", folder.display()))?;
+    Ok(folder)
+}
+
+/// The peers alone.
+pub fn peers(cache: &Path, scripts: &Path) -> anyhow::Result<Prepared> {
+    let folder = folder(cache)?;
     Ok(Prepared {
+        python: venv(&folder, &scripts.join("requirements.txt"))?,
         folder,
-        python,
         worker: scripts.join("peers/worker.py"),
     })
 }

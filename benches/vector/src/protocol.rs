@@ -18,15 +18,46 @@ pub enum Request {
         base: String,
         queries: String,
         dim: usize,
+        /// Leave the base on disk, and read it while building.
+        #[serde(default, skip_serializing_if = "is_false")]
+        mapped: bool,
     },
-    Build,
-    /// Asks the first `queries` queries `repeat` times, one by one, on one thread.
+    Build {
+        #[serde(default = "one", skip_serializing_if = "is_one")]
+        threads: usize,
+        /// Where the built index is kept: read from there, where it is there.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        index: Option<String>,
+    },
+    /// Asks the first `queries` queries `repeat` times, one by one on each thread.
     Search {
         ef: usize,
         k: usize,
         queries: usize,
         repeat: usize,
+        #[serde(default = "one", skip_serializing_if = "is_one")]
+        threads: usize,
     },
+}
+
+/// On one thread, kept nowhere.
+pub const BUILD: Request = Request::Build {
+    threads: 1,
+    index: None,
+};
+
+fn one() -> usize {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives references")]
+fn is_one(threads: &usize) -> bool {
+    *threads == 1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives references")]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -42,12 +73,19 @@ pub struct Built {
     pub resident_bytes: Option<i64>,
     /// What a search touches, where the engine knows.
     pub hot_bytes: Option<usize>,
+    /// By the clock, and the bytes of the file: where the index is kept.
+    #[serde(default)]
+    pub wall_s: Option<f64>,
+    #[serde(default)]
+    pub file_bytes: Option<u64>,
 }
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub struct Searched {
     /// Of one pass over the queries.
     pub cpu_s: f64,
+    #[serde(default)]
+    pub wall_s: f64,
     /// The rows found, `k` of each query, nearest first.
     pub rows: Vec<u32>,
 }
@@ -70,14 +108,31 @@ mod tests {
     #[test]
     fn the_words_are_those_of_the_python_worker() {
         let cases = [
-            (Request::Build, r#"{"op":"build"}"#),
+            (BUILD, r#"{"op":"build"}"#),
+            (
+                Request::Build {
+                    threads: 2,
+                    index: Some("i".into()),
+                },
+                r#"{"op":"build","threads":2,"index":"i"}"#,
+            ),
             (
                 Request::Load {
                     base: "b".into(),
                     queries: "q".into(),
                     dim: 4,
+                    mapped: false,
                 },
                 r#"{"op":"load","base":"b","queries":"q","dim":4}"#,
+            ),
+            (
+                Request::Load {
+                    base: "b".into(),
+                    queries: "q".into(),
+                    dim: 4,
+                    mapped: true,
+                },
+                r#"{"op":"load","base":"b","queries":"q","dim":4,"mapped":true}"#,
             ),
             (
                 Request::Search {
@@ -85,8 +140,19 @@ mod tests {
                     k: 10,
                     queries: 5,
                     repeat: 2,
+                    threads: 1,
                 },
                 r#"{"op":"search","ef":64,"k":10,"queries":5,"repeat":2}"#,
+            ),
+            (
+                Request::Search {
+                    ef: 64,
+                    k: 10,
+                    queries: 5,
+                    repeat: 1,
+                    threads: 2,
+                },
+                r#"{"op":"search","ef":64,"k":10,"queries":5,"repeat":1,"threads":2}"#,
             ),
         ];
         for (request, line) in cases {

@@ -11,6 +11,7 @@ use hnsw_rs::prelude::Hnsw;
 use rustix::time::{ClockId, clock_gettime};
 use std::io::{BufRead, Write};
 use std::path::Path;
+use std::time::Instant;
 
 const LINKS: usize = 16;
 const EF_BUILD: usize = 200;
@@ -95,8 +96,10 @@ pub fn run(engine: &str) -> anyhow::Result<()> {
                 base: base_path,
                 queries: queries_path,
                 dim,
+                mapped,
             } => {
                 ensure!(dim > 0, "a dimension of 0");
+                ensure!(!mapped, "this engine holds what it is built from");
                 width = dim;
                 base = whole(Path::new(&base_path))?;
                 queries = whole(Path::new(&queries_path))?;
@@ -105,7 +108,8 @@ pub fn run(engine: &str) -> anyhow::Result<()> {
                     queries: queries.len() / dim,
                 })?
             }
-            Request::Build => {
+            Request::Build { threads, index } => {
+                ensure!(threads == 1 && index.is_none(), "one thread, kept nowhere");
                 let (before, started) = (resident_bytes(), cpu_s());
                 engine.build(width, &base)?;
                 let cpu_s = cpu_s() - started;
@@ -115,6 +119,8 @@ pub fn run(engine: &str) -> anyhow::Result<()> {
                         .zip(before)
                         .map(|(now, before)| now - before),
                     hot_bytes: engine.hot_bytes(),
+                    wall_s: None,
+                    file_bytes: None,
                 })?
             }
             Request::Search {
@@ -122,10 +128,12 @@ pub fn run(engine: &str) -> anyhow::Result<()> {
                 k,
                 queries: count,
                 repeat,
+                threads,
             } => {
+                ensure!(threads == 1, "one thread");
                 let asked = queries.chunks_exact(width).take(count);
                 let mut rows = Vec::with_capacity(asked.len() * k);
-                let started = cpu_s();
+                let (began, started) = (Instant::now(), cpu_s());
                 for _ in 0..repeat {
                     rows.clear();
                     for query in asked.clone() {
@@ -137,6 +145,7 @@ pub fn run(engine: &str) -> anyhow::Result<()> {
                 }
                 to_line(&Searched {
                     cpu_s: (cpu_s() - started) / repeat.max(1) as f64,
+                    wall_s: began.elapsed().as_secs_f64() / repeat.max(1) as f64,
                     rows,
                 })?
             }

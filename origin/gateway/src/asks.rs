@@ -62,9 +62,9 @@ pub fn serve(hub: &Hub, bytes: &Bytes, pop: &str, arrived: Tick) -> Result<Bytes
         );
     }
     for (histogram, us) in hub.counters.stages.iter().zip(by_wire_order(stages_us)) {
-        histogram.add(u64::from(us));
+        histogram.record_us(u64::from(us));
     }
-    hub.counters.asks.add(took_us);
+    hub.counters.asks.record_us(took_us);
     hub.counters.asks_answered.fetch_add(1, Ordering::Relaxed);
     if let Some(user) = &frame.ask.user {
         hub.pops.served(pop, user, now);

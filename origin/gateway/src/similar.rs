@@ -9,7 +9,7 @@
 pub mod keep;
 
 use crate::Error;
-use crate::counters::{Histogram, Reading};
+use crate::counters::Reading;
 use crate::options::VectorsAt;
 use crate::state::set_aside;
 use keep::Changed;
@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use skerry_decide::score::DIM;
 use skerry_origin_core::{PortError, SimilarUsers};
 use skerry_resilience::{Admit, Breaker, BreakerConfig, Outcome};
+use skerry_telemetry::exposition::Histogram;
 use skerry_types::{Attributes, Filter, TenantId, Test, Tick, UserId, Value};
 use skerry_vector_index::{Merge, Metric, Query, Record, Spec, Stored, Write, store};
 use skerry_vector_shard::slots::TENANT_END;
@@ -117,7 +118,7 @@ impl UserIndex {
         let searched = self.guarded("similar users", clock, || {
             self.vectors.search(&[query], SEARCH_MS_MAX)
         })?;
-        self.searches.add(clock().since_us(began));
+        self.searches.record_us(clock().since_us(began));
         let missing = searched.missing.len();
         if missing > 0 {
             self.counts.partial.fetch_add(1, Ordering::Relaxed);
@@ -165,10 +166,10 @@ impl UserIndex {
     /// For `/metrics`.
     #[expect(clippy::cast_precision_loss, reason = "for display")]
     pub fn readings(&self) -> Vec<Reading> {
-        let reading = |name, help, labels: &str, value: u64| Reading {
+        let reading = |name, help, result: Option<&str>, value: u64| Reading {
             name,
             help,
-            labels: labels.to_owned(),
+            label: result.map(|result| ("result", result.to_owned())),
             value: value as f64,
         };
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -176,7 +177,7 @@ impl UserIndex {
             reading(
                 "skerry_user_index_searches_total",
                 "Searches of the user index that did not see all of it, by what became of them.",
-                &format!("result=\"{result}\""),
+                Some(result),
                 count(counter),
             )
         };
@@ -184,7 +185,7 @@ impl UserIndex {
             reading(
                 "skerry_user_index_writes_total",
                 "Users written to the user index, by what became of them.",
-                &format!("result=\"{result}\""),
+                Some(result),
                 count(counter),
             )
         };
@@ -198,13 +199,13 @@ impl UserIndex {
             reading(
                 "skerry_user_index_waiting",
                 "Users whose events changed and whose vectors are not written yet.",
-                "",
+                None,
                 self.changed.len() as u64,
             ),
         ];
         if let Some((records, _)) = self.vectors.here_stats() {
             let help = "Users in the index, where it is in this process.";
-            readings.push(reading("skerry_user_index_records", help, "", records));
+            readings.push(reading("skerry_user_index_records", help, None, records));
         }
         readings
     }

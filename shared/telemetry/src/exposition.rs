@@ -99,18 +99,27 @@ impl Histogram {
     /// The family, without labels.
     pub fn write(&self, text: &mut Text, name: &str, help: &str) {
         text.family(name, Kind::Histogram, help);
+        self.samples(text, name, &[]);
+    }
+
+    /// Samples of a family that has begun.
+    pub fn samples(&self, text: &mut Text, name: &str, labels: &[Label<'_>]) {
         let bucket_name = format!("{name}_bucket");
+        let bucket = |text: &mut Text, bound: &dyn Display, below| {
+            let labels: Vec<Label<'_>> = labels.iter().copied().chain([("le", bound)]).collect();
+            text.sample(&bucket_name, &labels, below);
+        };
         let mut below = 0;
-        for (bound, bucket) in BOUNDS_US.iter().zip(&self.buckets) {
-            below += bucket.load(Ordering::Relaxed);
-            text.sample(&bucket_name, &[("le", &seconds(*bound))], below);
+        for (bound, count) in BOUNDS_US.iter().zip(&self.buckets) {
+            below += count.load(Ordering::Relaxed);
+            bucket(text, &seconds(*bound), below);
         }
         // Another thread may be between its bucket and its count.
         let count = self.count.load(Ordering::Relaxed).max(below);
-        text.sample(&bucket_name, &[("le", &"+Inf")], count);
+        bucket(text, &"+Inf", count);
         let sum = seconds(self.sum_us.load(Ordering::Relaxed));
-        text.sample(&format!("{name}_sum"), &[], sum);
-        text.sample(&format!("{name}_count"), &[], count);
+        text.sample(&format!("{name}_sum"), labels, sum);
+        text.sample(&format!("{name}_count"), labels, count);
     }
 }
 

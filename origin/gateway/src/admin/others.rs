@@ -43,15 +43,15 @@ pub fn metrics(hub: &Hub, query: &str) -> Answer {
     let plain = |name, help, value: f64| Reading {
         name,
         help,
-        labels: String::new(),
+        label: None,
         value,
     };
     let info = |name, help, version: &str| Reading {
-        labels: format!("version=\"{version}\""),
+        label: Some(("version", version.to_owned())),
         ..plain(name, help, 1.0)
     };
     let consumer = |name, help, consumer: &str, value| Reading {
-        labels: format!("consumer=\"{consumer}\""),
+        label: Some(("consumer", consumer.to_owned())),
         ..plain(name, help, value)
     };
     let mut readings = vec![

@@ -53,7 +53,7 @@ enum Command {
     /// A point of presence: answers users.
     Pop(pop::Args),
     /// A node that holds shards of the vector index.
-    Vector(vector::Args),
+    Vector(Box<vector::Args>),
     /// Look at shards, split one, move slots, put replicas elsewhere.
     Shard(shard::Args),
     /// Bring items and events into a running origin.
@@ -100,7 +100,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Up(args) => up::run(args, &settings)?,
         Command::Origin(args) => origin::run(args, &settings)?,
         Command::Pop(args) => pop::run(args, &settings)?,
-        Command::Vector(args) => return vector::run(args, &settings),
+        Command::Vector(args) => return vector::run(*args, &settings),
         Command::Shard(args) => shard::run(&args, &settings)?,
         Command::Import(args) => return import::run(&args, &settings),
         Command::Train(args) => train::run(&args, &settings)?,

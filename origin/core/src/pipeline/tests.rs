@@ -137,7 +137,9 @@ fn each_step_has_a_fallback_and_says_so() {
 #[test]
 fn what_several_similar_users_liked_joins_the_list() {
     // Item 9 is no neighbour (those come after 10), and as near to the taste as 11.
-    let cases: [(&str, &[&[usize]], &[usize], bool); 5] = [
+    // What others liked, what is hidden, and whether 9 is there.
+    type Case<'a> = (&'a str, &'a [&'a [usize]], &'a [usize], bool);
+    let cases: [Case<'_>; 5] = [
         ("two liked it", &[&[9], &[9, 200]], &[], true),
         ("one liked it", &[&[9], &[8]], &[], false),
         ("one liked it twice", &[&[9, 9], &[8]], &[], false),

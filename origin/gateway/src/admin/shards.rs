@@ -49,12 +49,9 @@ pub fn answer(hub: &Hub, method: &Method, query: &str, body: &[u8]) -> Answer {
             vectors.administer(here, async |admin| admin.split(ShardId(*shard), &to).await)
         }
         Verb::Move { from, to, slots } => {
-            let slots: SlotSet =
-                slots
-                    .parse()
-                    .map_err(|error: <SlotSet as std::str::FromStr>::Err| {
-                        bad("/move/slots", codes::INVALID_REQUEST, &error.to_string())
-                    })?;
+            let slots: SlotSet = slots
+                .parse()
+                .map_err(|error| bad("/move/slots", codes::INVALID_REQUEST, error))?;
             let (from, to) = (ShardId(*from), ShardId(*to));
             vectors.administer(here, async |admin| admin.move_slots(from, to, &slots).await)
         }

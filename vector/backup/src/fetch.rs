@@ -6,8 +6,8 @@
 use crate::error::Error;
 use crate::manifest::{Manifest, Part, PartFile};
 use crate::names::{self, SnapshotId};
-use crate::{CHUNK_BYTES, OBJECTS_MAX, OnProgress, Progress, Snapshots};
-use futures::{StreamExt, TryStreamExt};
+use crate::{CHUNK_BYTES, OBJECTS_MAX, OnProgress, Progress, Snapshots, some_of};
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use parking_lot::Mutex;
@@ -62,13 +62,10 @@ impl Fetching<'_> {
         let restore = blocking(move || Restore::begin(&folder)).await?;
         let restore = Arc::new(restore);
         let files = part.files.iter().map(|file| {
-            let restore = Arc::clone(&restore);
-            async move {
-                self.file(&names::of_file(id, part, file), file, &restore)
-                    .await
-            }
+            let object = names::of_file(id, part, file);
+            self.file(object, file, &restore).boxed()
         });
-        let files = futures::stream::iter(files).buffer_unordered(OBJECTS_MAX);
+        let files = some_of(files).buffer_unordered(OBJECTS_MAX);
         files.try_collect::<()>().await?;
         // What the pieces are, they are; that they belong together is checked here.
         let finished = blocking(move || restore.finish()).await;
@@ -82,10 +79,11 @@ impl Fetching<'_> {
 
     async fn file(
         &self,
-        object: &Path,
+        object: Path,
         file: &PartFile,
         restore: &Arc<Restore>,
     ) -> Result<(), Error> {
+        let object = &object;
         let found = self
             .store
             .head(object)
@@ -102,7 +100,11 @@ impl Fetching<'_> {
             let from = at * chunk;
             from..file.bytes.min(from + chunk)
         });
-        let chunks = ranges.map(|range| self.store.get_range(object, range));
+        let (store, from) = (Arc::clone(self.store), object.clone());
+        let chunks = ranges.map(move |range| {
+            let (store, from) = (Arc::clone(&store), from.clone());
+            async move { store.get_range(&from, range).await }
+        });
         let mut chunks = futures::stream::iter(chunks).buffered(CHUNKS_MAX);
         while let Some(bytes) = chunks.next().await {
             let bytes = bytes.map_err(Error::named(object))?;

@@ -37,6 +37,9 @@ pub use prune::Pruned;
 pub use send::Take;
 pub use stamp::Stamp;
 
+use futures::future::BoxFuture;
+use futures::stream;
+
 /// Bytes of an object that are held in memory at a time; also of a part of a multipart upload, unless
 /// there would be too many.
 const CHUNK_BYTES: usize = 8 << 20;
@@ -44,6 +47,14 @@ const CHUNK_BYTES: usize = 8 << 20;
 const OBJECTS_MAX: usize = 4;
 /// Small requests (heads, removals) at a time.
 const REQUESTS_MAX: usize = 8;
+
+/// Futures to run some at a time. Boxed and in a list: the compiler does not see that a stream of
+/// closures that borrow can be sent to another thread, and no task could be made of the whole.
+fn some_of<'a, T>(
+    all: impl Iterator<Item = BoxFuture<'a, T>>,
+) -> stream::Iter<std::vec::IntoIter<BoxFuture<'a, T>>> {
+    stream::iter(all.collect::<Vec<_>>())
+}
 
 /// How far a transfer is.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -3,9 +3,9 @@
 use crate::error::Error;
 use crate::manifest::{Kind, Manifest, Place};
 use crate::names::{self, SnapshotId};
-use crate::{REQUESTS_MAX, Stamp};
+use crate::{REQUESTS_MAX, Stamp, some_of};
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt};
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions};
@@ -121,15 +121,17 @@ impl Snapshots {
             .filter_map(|one| names::of_manifest(&one.location))
             .collect();
         ids.sort_unstable();
-        let read = ids.into_iter().map(|id| async {
-            match self.read(&place, &id).await {
-                // The store's own failure says nothing of the snapshot.
-                Err(error @ (Error::Store { .. } | Error::Denied { .. })) => Err(error),
-                manifest => Ok(Listed { id, manifest }),
-            }
-        });
-        let read = futures::stream::iter(read).buffered(REQUESTS_MAX);
+        let read = ids.into_iter().map(|id| self.listed(&place, id).boxed());
+        let read = some_of(read).buffered(REQUESTS_MAX);
         read.try_collect().await
+    }
+
+    async fn listed(&self, place: &Place, id: SnapshotId) -> Result<Listed, Error> {
+        match self.read(place, &id).await {
+            // The store's own failure says nothing of the snapshot.
+            Err(error @ (Error::Store { .. } | Error::Denied { .. })) => Err(error),
+            manifest => Ok(Listed { id, manifest }),
+        }
     }
 
     async fn read(&self, place: &Place, id: &SnapshotId) -> Result<Manifest, Error> {

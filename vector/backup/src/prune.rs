@@ -6,8 +6,8 @@
 use crate::error::Error;
 use crate::locks::Lock;
 use crate::names::{self, SnapshotId};
-use crate::{REQUESTS_MAX, Snapshots, Stamp};
-use futures::{StreamExt, TryStreamExt};
+use crate::{REQUESTS_MAX, Snapshots, Stamp, some_of};
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use std::collections::{HashMap, HashSet};
@@ -73,13 +73,15 @@ impl Snapshots {
     }
 
     async fn remove(&self, objects: Vec<Path>) -> Result<(), Error> {
-        let removed = objects.into_iter().map(|object| async move {
-            match self.store.delete(&object).await {
-                Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-                Err(error) => Err(Error::store(&object)(error)),
-            }
-        });
-        let removed = futures::stream::iter(removed).buffer_unordered(REQUESTS_MAX);
+        let removed = objects.into_iter().map(|object| self.gone(object).boxed());
+        let removed = some_of(removed).buffer_unordered(REQUESTS_MAX);
         removed.try_collect::<()>().await
+    }
+
+    async fn gone(&self, object: Path) -> Result<(), Error> {
+        match self.store.delete(&object).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(Error::store(&object)(error)),
+        }
     }
 }

@@ -7,9 +7,9 @@ use crate::error::Error;
 use crate::locks::Lock;
 use crate::manifest::{Kind, Manifest, Part, PartFile};
 use crate::names::{self, SnapshotId};
-use crate::{CHUNK_BYTES, OBJECTS_MAX, OnProgress, Progress, Snapshots, Stamp};
+use crate::{CHUNK_BYTES, OBJECTS_MAX, OnProgress, Progress, Snapshots, Stamp, some_of};
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use object_store::path::Path;
 use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt};
 use parking_lot::Mutex;
@@ -133,16 +133,12 @@ impl Sending<'_> {
         part: &str,
         capture: &Capture,
     ) -> Result<Vec<PartFile>, Error> {
-        let sent = capture.files().iter().map(|file| async move {
+        let sent = capture.files().iter().map(|file| {
             let object = names::file(id, part, file.name(), file.bytes(), file.identity());
-            let sent = self.file(&object, file).await;
-            if sent.is_err() {
-                self.stop.cancel();
-            }
-            sent
+            self.file_or_stop(object, file).boxed()
         });
         // All of them to their ends: who stops gives up what it began.
-        let sent = futures::stream::iter(sent).buffered(OBJECTS_MAX);
+        let sent = some_of(sent).buffered(OBJECTS_MAX);
         let sent: Vec<Result<PartFile, Error>> = sent.collect().await;
         let mut files = Vec::new();
         let mut stopped = false;
@@ -157,6 +153,18 @@ impl Sending<'_> {
             return Err(Error::Cancelled);
         }
         Ok(files)
+    }
+
+    async fn file_or_stop(
+        &self,
+        object: Path,
+        file: &Arc<CapturedFile>,
+    ) -> Result<PartFile, Error> {
+        let sent = self.file(&object, file).await;
+        if sent.is_err() {
+            self.stop.cancel();
+        }
+        sent
     }
 
     async fn file(&self, object: &Path, file: &Arc<CapturedFile>) -> Result<PartFile, Error> {

@@ -215,6 +215,28 @@ impl Admin {
         self.migrate(Verb::Move(g::Move { from, to, slots })).await
     }
 
+    /// Takes a snapshot of the asked node's shards, at a place that the node reaches, and keeps the
+    /// last `keep` of them where it is not 0. `progress` is told how far it is.
+    pub async fn backup(
+        &self,
+        url: &str,
+        keep: u32,
+        progress: &mut dyn FnMut(&g::BackupReply),
+    ) -> Result<g::BackupDone, Error> {
+        let url = url.to_owned();
+        let mut client = self.peers.client(&self.addr)?;
+        let asked = client.backup(g::BackupRequest { url, keep });
+        let replies = clock::within(CALL_MS_MAX, asked).await;
+        let mut replies = replies.ok_or(Error::Deadline)??.into_inner();
+        while let Some(reply) = crate::follow::next(&mut replies).await? {
+            progress(&reply);
+            if let Some(done) = reply.done {
+                return Ok(done);
+            }
+        }
+        Err(Error::Peer("a snapshot without an end".to_owned()))
+    }
+
     /// Gives a migration up.
     pub async fn abort(&self, migration: u64) -> Result<g::MigrateReply, Error> {
         self.migrate(Verb::Abort(g::Abort { migration })).await

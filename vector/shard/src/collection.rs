@@ -1,6 +1,6 @@
 //! The port on a durable collection.
 
-use crate::store::{Committed, Figures, Keep, LogRecord, Page, Store, StoreError, Stores};
+use crate::store::{Capture, Committed, Figures, Keep, LogRecord, Page, Store, StoreError, Stores};
 use skerry_vector_index::store::{self as durable, Collection, Options};
 use skerry_vector_index::{Found, Query, Record, Spec, Write};
 use std::path::Path;
@@ -108,5 +108,9 @@ impl Store for Durable {
     fn snapshot_to(&self, folder: &Path) -> Result<(), StoreError> {
         self.0.snapshot_to(folder)?;
         Ok(())
+    }
+
+    fn capture(&self) -> Result<Capture, StoreError> {
+        Ok(self.0.capture()?)
     }
 }

@@ -58,6 +58,10 @@ pub enum Error {
     Store(#[from] StoreError),
     #[error(transparent)]
     Coordination(#[from] CoordinationError),
+    #[error(transparent)]
+    Backup(#[from] skerry_vector_backup::Error),
+    #[error("a restore into {} has not come to its end", dir.display())]
+    Restoring { dir: PathBuf },
     #[error("a peer answered wrongly: {0}")]
     Peer(String),
     #[error("{}: {source}", path.display())]
@@ -122,6 +126,7 @@ pub const CODES: &[&str] = &[
     "shard_replicas_busy",
     "shard_replicas_unknown",
     "shard_request",
+    "shard_restoring",
     "shard_slot_not_owned",
     "shard_slots",
     "shard_starting",
@@ -156,6 +161,8 @@ impl Error {
             Self::Deadline => "shard_deadline",
             Self::Store(error) => error.code(),
             Self::Coordination(error) => error.code(),
+            Self::Backup(error) => error.code(),
+            Self::Restoring { .. } => "shard_restoring",
             Self::Peer(_) => "shard_peer",
             Self::Io { .. } => "shard_io",
             Self::Corrupt { .. } => "shard_corrupt",
@@ -201,6 +208,7 @@ impl Error {
             Self::Invalid(_) | Self::Request(_) | Self::Table(_) => true,
             Self::Store(StoreError::Invalid(_) | StoreError::Refused { .. }) => true,
             Self::Refused { callers, .. } => *callers,
+            Self::Backup(error) => error.is_callers(),
             _ => false,
         }
     }
@@ -211,6 +219,8 @@ impl Error {
             Self::Store(StoreError::Invalid(_) | StoreError::Refused { .. }) => {
                 Code::InvalidArgument
             }
+            Self::Backup(error) if error.is_callers() => Code::InvalidArgument,
+            Self::Backup(_) => Code::Internal,
             Self::Store(StoreError::Full) => Code::ResourceExhausted,
             Self::Overloaded(_) => Code::ResourceExhausted,
             Self::Deadline => Code::DeadlineExceeded,

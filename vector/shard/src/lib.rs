@@ -15,6 +15,7 @@
 )]
 
 pub mod admin;
+pub mod backup;
 mod clock;
 mod collection;
 pub mod coordination;

@@ -4,6 +4,7 @@
 //! lists this node; the last view is on disk, so that searches go on after a restart without
 //! coordination.
 
+use crate::backup;
 use crate::clock;
 use crate::coordination::{CALL_MS_MAX, Coordination, CoordinationError, View};
 use crate::error::Error;
@@ -27,7 +28,8 @@ use tokio_util::sync::CancellationToken;
 
 mod replicas;
 
-const VIEW: &str = "VIEW";
+/// The last view, as a node keeps it.
+pub const VIEW: &str = "VIEW";
 /// How long after a failure it is tried again, in milliseconds.
 const RETRY_MS: u64 = 300;
 
@@ -110,6 +112,7 @@ impl Options {
                 "beyond this machine nodes speak TLS: give the folder of keys".to_owned(),
             ));
         }
+        backup::refuse_half_restored(&self.dir)?;
         std::fs::create_dir_all(&self.dir).map_err(Error::io(&self.dir))?;
         let (listener, addr) = listen(self.listen).await?;
         let admin = match self.admin {
@@ -138,6 +141,7 @@ impl Options {
             ),
             writes: Semaphore::new(self.limits.writes_max),
             streams: Arc::new(Semaphore::new(self.limits.streams_max)),
+            backups: Arc::new(Semaphore::new(1)),
             stop: CancellationToken::new(),
             meter: Meter::default(),
             options: self,
@@ -171,6 +175,8 @@ pub struct Shared {
     pub search_places: Semaphore,
     pub writes: Semaphore,
     pub streams: Arc<Semaphore>,
+    /// One snapshot is taken at a time.
+    pub backups: Arc<Semaphore>,
     pub stop: CancellationToken,
     pub meter: Meter,
 }
@@ -321,6 +327,11 @@ impl Handle {
     pub fn view(&self) -> Option<Arc<View>> {
         self.shared.view()
     }
+}
+
+/// The folder of a replica, by its shard.
+pub fn shard_dir(dir: &std::path::Path, shard: ShardId) -> PathBuf {
+    dir.join(format!("shard-{:04}", shard.0))
 }
 
 /// The shards that a table lists at a node.

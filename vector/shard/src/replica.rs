@@ -70,15 +70,8 @@ impl Replica {
         stores: Arc<dyn Stores>,
     ) -> Result<Self, Error> {
         fs::create_dir_all(dir).map_err(Error::io(dir))?;
-        let current = dir.join(CURRENT);
-        let generation = match files::read_whole(&current).map_err(Error::io(&current))? {
-            Some(bytes) => std::str::from_utf8(&bytes)
-                .ok()
-                .and_then(|text| text.trim().parse::<u64>().ok())
-                .ok_or_else(|| Error::Corrupt {
-                    path: current.clone(),
-                    reason: "it does not hold a number".to_owned(),
-                })?,
+        let generation = match current(dir)? {
+            Some(generation) => generation,
             None => {
                 write_current(dir, 1)?;
                 1
@@ -254,6 +247,39 @@ impl Replica {
     pub fn is_broken(&self) -> bool {
         self.broken.load(Ordering::SeqCst)
     }
+}
+
+/// The generation in use, if there is one.
+fn current(dir: &Path) -> Result<Option<u64>, Error> {
+    let path = dir.join(CURRENT);
+    let Some(bytes) = files::read_whole(&path).map_err(Error::io(&path))? else {
+        return Ok(None);
+    };
+    let text = std::str::from_utf8(&bytes).ok();
+    let number = text.and_then(|text| text.trim().parse::<u64>().ok());
+    number.map(Some).ok_or_else(|| Error::Corrupt {
+        path,
+        reason: "it does not hold a number".to_owned(),
+    })
+}
+
+/// Where the store of a replica lies, whose folder this is.
+pub fn store_dir(dir: &Path) -> Result<Option<PathBuf>, Error> {
+    let generation = current(dir)?;
+    Ok(generation.map(|generation| generation_dir(dir, generation).join(DATA)))
+}
+
+/// Where the store of a replica lies that is being made.
+pub fn first_store_dir(dir: &Path) -> PathBuf {
+    generation_dir(dir, 1).join(DATA)
+}
+
+/// Makes a folder a replica, whose store lies in [`first_store_dir`]. It has no terms: a leader of
+/// others begins a new history, and followers with another one take a snapshot of it.
+pub fn begin_with_first(dir: &Path) -> Result<(), Error> {
+    let generation = generation_dir(dir, 1);
+    files::sync_dir(&generation).map_err(Error::io(&generation))?;
+    write_current(dir, 1)
 }
 
 fn generation_dir(dir: &Path, generation: u64) -> PathBuf {

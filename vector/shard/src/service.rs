@@ -4,6 +4,7 @@
 //! looked at before and after (a replica could have lost records to a sweep in between); a write is
 //! checked against the table with the gate open.
 
+use crate::backup;
 use crate::clock;
 use crate::coordination::View;
 use crate::error::Error;
@@ -347,6 +348,7 @@ impl Shards for Service {
     type FollowStream = feed::Out<g::FollowReply>;
     type SnapshotStream = feed::Out<g::SnapshotReply>;
     type ScanStream = feed::Out<g::ScanReply>;
+    type BackupStream = feed::Out<g::BackupReply>;
 
     async fn write(
         &self,
@@ -398,6 +400,13 @@ impl Shards for Service {
         request: Request<g::FingerprintRequest>,
     ) -> Result<Response<g::FingerprintReply>, Status> {
         self.answer(Self::fingerprint(self, request.into_inner()).await)
+    }
+
+    async fn backup(
+        &self,
+        request: Request<g::BackupRequest>,
+    ) -> Result<Response<Self::BackupStream>, Status> {
+        self.answer(backup::serve(&self.0, request.into_inner()).await)
     }
 
     async fn stats(&self, _: Request<g::StatsRequest>) -> Result<Response<g::StatsReply>, Status> {

@@ -5,7 +5,7 @@
 //! same number answer alike. Calls block: nothing here is called on a
 //! thread that drives others.
 
-pub use skerry_vector_index::store::{Committed, LogRecord};
+pub use skerry_vector_index::store::{Capture, Committed, LogRecord};
 use skerry_vector_index::{Found, IndexError, Query, Record, Write};
 use skerry_wire::value::metadata;
 use std::path::Path;
@@ -122,6 +122,13 @@ pub trait Store: Send + Sync + 'static {
     fn figures(&self) -> Figures;
     /// Writes all of it into an empty folder.
     fn snapshot_to(&self, folder: &Path) -> Result<(), StoreError>;
+    /// All of it as it is now, to be copied away. Only what lies on disk can be.
+    fn capture(&self) -> Result<Capture, StoreError> {
+        Err(StoreError::Refused {
+            code: "shard_request",
+            reason: "this store keeps nothing on disk".to_owned(),
+        })
+    }
 }
 
 /// Of the id, the bits of the vector, and the payload.

@@ -367,6 +367,17 @@ impl ShardTable {
         Ok(draft)
     }
 
+    /// The same slots, all on one node: shards without slots and a migration fall away.
+    pub fn alone(&self, node: &NodeId) -> Result<Self, TableError> {
+        let mut body = self.body.clone();
+        body.migration = None;
+        body.shards.retain(|shard| !shard.slots.is_empty());
+        for shard in &mut body.shards {
+            shard.replicas = vec![node.clone()];
+        }
+        Self::checked(body, self.epoch)
+    }
+
     fn idle(&self) -> Result<(), TableError> {
         match &self.body.migration {
             Some(migration) => Err(TableError::Busy(migration.id)),

@@ -51,6 +51,31 @@ async fn nothing_is_pruned_while_a_snapshot_is_taken() {
     assert_eq!(place.list().await.unwrap().len(), 2);
 }
 
+/// A node does it in a task of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_can_be_spawned() {
+    let root = tempfile::tempdir().unwrap();
+    let (dir, back) = (root.path().join("a"), root.path().join("b"));
+    let place = Snapshots::in_store(Arc::new(InMemory::new()));
+    let done = tokio::spawn(async move {
+        let one = collection(&dir, 8);
+        put(&one, 0..20, 0);
+        let took = Take {
+            node: "n1".into(),
+            parts: vec![("shard-0000".into(), one.capture().unwrap())],
+            beside: Vec::new(),
+        };
+        let stop = CancellationToken::new();
+        let (id, manifest) = place.take(took, stamp(1), &stop, &|_| {}).await.unwrap();
+        place.prune(keep(1), stamp(2)).await.unwrap();
+        let dir_of = |_: &skerry_vector_backup::Part| back.clone();
+        let restored = place.restore(&id, &manifest, dir_of, &stop, &|_| {});
+        restored.await.unwrap();
+        manifest.rows()
+    });
+    assert_eq!(done.await.unwrap(), 20);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_called_off_leaves_no_lock() {
     let root = tempfile::tempdir().unwrap();

@@ -74,6 +74,26 @@ impl Embedded {
         Ok(Self::new(Some(path), held))
     }
 
+    /// The table that a folder keeps, if it keeps one.
+    pub fn table_of(dir: &Path) -> Result<Option<Arc<ShardTable>>, CoordinationError> {
+        let embedded = Self::open(dir)?;
+        let table = embedded.0.held.lock().table.clone();
+        Ok(table)
+    }
+
+    /// Keeps a table in a folder that has none. What was led before is led by nobody.
+    pub fn begin_with(dir: &Path, table: &ShardTable) -> Result<(), CoordinationError> {
+        let corrupt =
+            |error: skerry_wire::CodecError| CoordinationError::Corrupt(error.to_string());
+        let kept = Kept {
+            table: Some((table.encode().map_err(corrupt)?, table.epoch())),
+            revision: table.epoch(),
+            in_sync: Vec::new(),
+        };
+        let inner = Self::new(Some(dir.join(FILE)), Held::default()).0;
+        inner.keep(&kept)
+    }
+
     fn new(path: Option<PathBuf>, held: Held) -> Self {
         let inner = Inner {
             path,

@@ -1,7 +1,7 @@
 //! The replicas of a node: opened where the table lists this node, tended while it does, and put away
 //! when it no longer does.
 
-use super::{RETRY_MS, Shared, wanted};
+use super::{RETRY_MS, Shared, shard_dir, wanted};
 use crate::clock;
 use crate::error::Error;
 use crate::files;
@@ -58,7 +58,7 @@ pub(super) async fn keep_replicas(shared: Arc<Shared>) {
 }
 
 async fn open_and_tend(shared: Arc<Shared>, shard: ShardId, stop: CancellationToken) {
-    let dir = shared.options.dir.join(format!("shard-{:04}", shard.0));
+    let dir = shard_dir(&shared.options.dir, shard);
     while !stop.is_cancelled() {
         let (me, dir) = (shared.options.id.clone(), dir.clone());
         let stores = Arc::clone(&shared.options.stores);
@@ -97,7 +97,7 @@ async fn retire(shared: &Arc<Shared>, shard: ShardId) {
     let entry = table.as_ref().map(|table| table.shard(shard));
     let gone = matches!(entry, Some(None));
     let left = entry.is_some_and(|entry| entry.is_none_or(|one| !one.replicas.contains(me)));
-    let dir = shared.options.dir.join(format!("shard-{:04}", shard.0));
+    let dir = shard_dir(&shared.options.dir, shard);
     let aside = shared.options.dir.join(format!("left-{:04}", shard.0));
     let done = blocking(move || {
         drop(replica);

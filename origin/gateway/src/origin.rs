@@ -209,6 +209,7 @@ impl Origin {
         let front = tokio::spawn(quic::serve(Arc::clone(&hub), endpoint, draining.clone()));
         let kept = tokio::spawn(publish::keep_current(Arc::clone(&hub), stop.clone()));
         let house = tokio::spawn(keep_house(Arc::clone(&hub), stop.clone()));
+        let ending = keep::Ending(Arc::clone(&hub.similar));
         let similar = tokio::task::spawn_blocking({
             let hub = Arc::clone(&hub);
             move || keep::run(&hub)
@@ -239,7 +240,7 @@ impl Origin {
         draining.cancel();
         let _ = front.await;
         stop.cancel();
-        hub.similar.changed.stop();
+        drop(ending);
         for task in [admin, kept, house, similar] {
             let _ = task.await;
         }

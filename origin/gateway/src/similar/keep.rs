@@ -82,7 +82,7 @@ impl Changed {
     }
 
     /// Ends [`run`].
-    pub fn stop(&self) {
+    fn stop(&self) {
         self.waiting.lock().stop = true;
         self.bell.notify_all();
     }
@@ -145,6 +145,15 @@ impl Held {
     fn write(self, hub: &Hub) -> Result<(), Error> {
         let bytes = [self.model.to_be_bytes(), self.seq.to_be_bytes()].concat();
         hub.state.put(HELD, &bytes)
+    }
+}
+
+/// Stops the work when it is dropped: with the origin, however that ends.
+pub struct Ending(pub Arc<UserIndex>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.changed.stop();
     }
 }
 

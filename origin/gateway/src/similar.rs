@@ -80,11 +80,19 @@ impl UserIndex {
                 (vectors, Some(Mutex::new(breaker)))
             }
         };
+        let changed = Changed::default();
+        if vectors
+            .here_stats()
+            .is_some_and(|(records, _)| records == 0)
+        {
+            // New, or set aside: whatever was written before is not there.
+            changed.add_all();
+        }
         Ok(Self {
             vectors,
             breaker,
             writing: Mutex::default(),
-            changed: Changed::default(),
+            changed,
             searches: Histogram::default(),
             counts: Counts::default(),
         })

@@ -62,6 +62,10 @@ impl Changed {
         }
     }
 
+    pub fn add_all(&self) {
+        self.waiting.lock().all = true;
+    }
+
     fn take(&self, most: usize) -> Vec<Box<str>> {
         let mut waiting = self.waiting.lock();
         let some: Vec<Box<str>> = waiting.subjects.iter().take(most).cloned().collect();

@@ -4,7 +4,7 @@ use crate::etcd::{self, Etcd};
 use crate::output;
 use crate::roles;
 use crate::settings::{Settings, usage};
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::Subcommand;
 use serde_json::json;
 use skerry_vector_index::{DIM_MAX, Metric, Spec, Stored, store};
@@ -196,7 +196,8 @@ fn collections(dir: &Path, depth: usize, found: &mut Vec<PathBuf>) -> anyhow::Re
     if depth == 0 {
         return Ok(());
     }
-    for entry in std::fs::read_dir(dir)? {
+    let entries = std::fs::read_dir(dir).with_context(|| dir.display().to_string())?;
+    for entry in entries {
         let path = entry?.path();
         if path.is_dir() {
             collections(&path, depth - 1, found)?;

@@ -329,13 +329,14 @@ impl Inner {
         let late = || CoordinationError::Unavailable("it is late".to_owned());
         let table = clock::within(left_ms, self.directory.table()).await;
         let table = table.ok_or_else(late)??;
-        let (leaders, nodes) = self
-            .views
-            .borrow()
-            .as_ref()
-            .map_or_else(Default::default, |view| {
-                (view.leaders.clone(), view.nodes.clone())
-            });
+        // Who leads and where nodes are is in what is followed: right after the start it is waited for.
+        let mut views = self.views.clone();
+        let left_ms = u64::from(budget.left_ms(clock::now()));
+        let seen = clock::within(left_ms, views.wait_for(Option::is_some)).await;
+        let seen = seen.and_then(Result::ok).and_then(|view| view.clone());
+        let (leaders, nodes) = seen.map_or_else(Default::default, |view| {
+            (view.leaders.clone(), view.nodes.clone())
+        });
         let view = Arc::new(View {
             table,
             leaders,

@@ -75,6 +75,9 @@ struct Cli {
     /// Leave hnswlib out, and with it the need for Python.
     #[arg(long, requires = "scale")]
     no_peer: bool,
+    /// Build a second collection whose vectors have a bit a component in memory, and compare both.
+    #[arg(long, requires = "scale")]
+    bits: bool,
     #[command(subcommand)]
     what: Option<What>,
 }
@@ -108,7 +111,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             true => None,
             false => Some(prepare::peers(&cache, &cli.scripts)?),
         };
-        let plan = scale::Plan::new(rows, cli.dim, cli.threads)?;
+        let plan = scale::Plan::new(rows, cli.dim, cli.threads, cli.bits)?;
         let mut all = vec![compare::kernel()];
         all.extend(scale::run(&prepare::folder(&cache)?, &plan, peer.as_ref())?);
         report::print(&all, cli.json);

@@ -4,8 +4,8 @@ use crate::worker::Engine;
 use anyhow::Context;
 use skerry_types::{Attributes, Filter, Test, Value};
 use skerry_vector_index::graph::{BuildOptions, Packed, Scratch};
-pub use skerry_vector_index::kernel_name;
 use skerry_vector_index::store::{Collection, Options};
+pub use skerry_vector_index::{CodeKind, kernel_name};
 use skerry_vector_index::{Merge, Metric, Query, Record, Spec, Stored, Write};
 use std::path::Path;
 use tempfile::TempDir;
@@ -67,6 +67,24 @@ pub struct Kept {
     _folder: Option<TempDir>,
 }
 
+/// How a collection is made.
+pub struct Making {
+    pub mutable_rows: usize,
+    pub build_threads: usize,
+    pub codes: CodeKind,
+}
+
+impl Default for Making {
+    fn default() -> Self {
+        let usual = Options::default();
+        Self {
+            mutable_rows: usual.mutable_rows,
+            build_threads: usual.build_threads,
+            codes: usual.codes,
+        }
+    }
+}
+
 /// What a collection does in the background while it is measured.
 pub enum Upkeep {
     /// Nothing.
@@ -81,18 +99,17 @@ pub enum Upkeep {
 impl Kept {
     pub fn empty(dim: usize) -> anyhow::Result<Self> {
         let folder = TempDir::new()?;
-        let mut made = Self::create(&folder.path().join("collection"), dim, 1, 1 << 20)?;
+        let making = Making {
+            mutable_rows: 1 << 20,
+            ..Making::default()
+        };
+        let mut made = Self::create(&folder.path().join("collection"), dim, making)?;
         made._folder = Some(folder);
         Ok(made)
     }
 
-    /// One that is loaded, then built by so many threads, in a folder that is not there yet.
-    pub fn create(
-        folder: &Path,
-        dim: usize,
-        build_threads: usize,
-        mutable_rows: usize,
-    ) -> anyhow::Result<Self> {
+    /// One that is loaded, then built, in a folder that is not there yet.
+    pub fn create(folder: &Path, dim: usize, making: Making) -> anyhow::Result<Self> {
         let spec = Spec {
             dim,
             metric: Metric::Cosine,
@@ -100,9 +117,10 @@ impl Kept {
             fields: vec![FIELD.into()],
         };
         let options = Options {
-            mutable_rows,
+            mutable_rows: making.mutable_rows,
+            build_threads: making.build_threads,
+            codes: making.codes,
             background: false,
-            build_threads,
             ..Options::default()
         };
         Ok(Self {

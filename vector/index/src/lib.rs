@@ -1,8 +1,8 @@
 //! Vector search: [`Index`] over rows in memory, exact up to [`EXACT_MAX`] of them and a graph above;
 //! [`store::Collection`] for records under ids, durable, with payloads to filter by.
 //!
-//! Both stand on the same parts: codes of a byte a component ([`kernel_name`] says which instructions
-//! multiply them), a packed graph ([`graph`]), exact scores from the stored vectors.
+//! Both stand on the same parts: codes of a byte or a bit a component ([`kernel_name`] says which
+//! instructions multiply them), a packed graph ([`graph`]), exact scores from the stored vectors.
 //!
 //! Invariants: what is not finite or has the wrong dimension never reaches a kernel or the graph; a
 //! score is always computed from the stored vectors by one kernel with one order of additions, so
@@ -16,6 +16,7 @@
     clippy::indexing_slicing
 )]
 
+mod bits;
 mod codes;
 mod exact;
 pub mod graph;
@@ -29,6 +30,7 @@ mod sq8;
 pub mod store;
 
 use exact::Rows;
+pub use graph::CodeKind;
 use graph::{BuildOptions, Packed, Scratch};
 pub use kernels::kernel_name;
 pub use payload::{Damaged, Moved, NewRow, PayloadIndex};

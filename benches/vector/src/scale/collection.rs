@@ -2,7 +2,7 @@
 
 use super::files::{Files, NEAREST, passes};
 use super::{Pass, Side, named};
-use crate::ours::{Kept, Upkeep};
+use crate::ours::{CodeKind, Kept, Making, Upkeep};
 use crate::sweep;
 use crate::worker::cpu_s;
 use anyhow::ensure;
@@ -16,8 +16,6 @@ use std::time::{Duration, Instant};
 /// Rows of a batch while loading, and of one beside searches.
 const LOADED: usize = 2_000;
 const UPSERTED: usize = 10;
-/// Rows in memory that are scanned together until they are sealed: as many as usual.
-const MUTABLE_ROWS: usize = 16_384;
 /// How often memory is looked at while building, in milliseconds.
 const LOOK_MS: u64 = 50;
 /// The condition that one row of ten meets.
@@ -26,7 +24,10 @@ const RESTARTS: usize = 3;
 /// Upserts go through the rows in steps of a prime: none comes twice in a batch.
 const STEPS: [usize; 2] = [7_919, 7_927];
 
-pub struct Ours(Kept);
+pub struct Ours {
+    kept: Kept,
+    codes: CodeKind,
+}
 
 pub struct Built {
     pub cpu_s: f64,
@@ -44,12 +45,22 @@ fn meets(row: u32) -> Vec<&'static str> {
 
 impl Ours {
     /// Writes all rows through the log; how many were acknowledged a second.
-    pub fn load(place: &Path, files: &Files, threads: usize) -> anyhow::Result<(Self, f64)> {
+    pub fn load(
+        place: &Path,
+        files: &Files,
+        threads: usize,
+        codes: CodeKind,
+    ) -> anyhow::Result<(Self, f64)> {
         if place.exists() {
             std::fs::remove_dir_all(place)?;
         }
-        eprintln!("== ours: load");
-        let kept = Kept::create(place, files.size.dim, threads, MUTABLE_ROWS)?;
+        eprintln!("== ours, {codes:?}: load");
+        let making = Making {
+            build_threads: threads,
+            codes,
+            ..Making::default()
+        };
+        let kept = Kept::create(place, files.size.dim, making)?;
         let (rows, dim) = (files.size.rows, files.size.dim);
         let began = Instant::now();
         for first in (0..rows).step_by(LOADED) {
@@ -60,7 +71,7 @@ impl Ours {
             kept.upsert(each.map(|(row, vector)| (row, vector, meets(row))))?;
         }
         let per_second = rows as f64 / began.elapsed().as_secs_f64();
-        Ok((Self(kept), per_second))
+        Ok((Self { kept, codes }, per_second))
     }
 
     /// One segment of all rows, opened again.
@@ -79,13 +90,13 @@ impl Ours {
                     most.fetch_max(memory_bytes().unwrap_or(0), Ordering::Relaxed);
                 }
             });
-            let built = self.0.compact();
+            let built = self.kept.compact();
             drop(done);
             built
         })?;
         let (cpu_s, wall_s) = (cpu_s() - cpu_before, began.elapsed().as_secs_f64());
         eprintln!("   built in {wall_s:.1} s, {cpu_s:.1} s of CPU time");
-        self.0.close();
+        self.kept.close();
         let mut disk_bytes = 0;
         for entry in std::fs::read_dir(place)? {
             let entry = entry?;
@@ -103,39 +114,33 @@ impl Ours {
             memory_bytes: before
                 .map(|before| most.load(Ordering::Relaxed).saturating_sub(before) as f64),
         };
-        Ok((Self(kept), built))
+        let codes = self.codes;
+        Ok((Self { kept, codes }, built))
     }
 
-    /// Speed and recall among the rows that meet the condition.
+    /// Speeds and recall among the rows that meet the condition.
     pub fn filtered(
         &self,
         files: &Files,
         ef: usize,
         rounds: usize,
-        unfiltered: f64,
-    ) -> anyhow::Result<Vec<Row>> {
+    ) -> anyhow::Result<(Vec<f64>, f64)> {
         let mut speeds = Vec::new();
         let mut recall = 0.0;
         for _ in 0..rounds {
             let mut found = Vec::new();
             let started = cpu_s();
             for at in 0..files.size.queries {
-                search(&self.0, files, at, ef, Some(TENTH), &mut found)?;
+                search(&self.kept, files, at, ef, Some(TENTH), &mut found)?;
             }
             speeds.push(files.size.queries as f64 / (cpu_s() - started).max(1e-9));
             recall = sweep::recall(&found, &files.passing, NEAREST);
         }
-        let speed = median(&speeds);
-        Ok(vec![
-            Row::new(named("filter.10.qps"), speed, "queries/s")
-                .beside("unfiltered", speed / unfiltered)
-                .spread(&speeds),
-            Row::new(named("filter.10.recall"), recall, ""),
-        ])
+        Ok((speeds, recall))
     }
 
     pub fn close(self) {
-        self.0.close();
+        self.kept.close();
     }
 }
 
@@ -156,7 +161,10 @@ fn search(
 
 impl Side for Ours {
     fn name(&self) -> &'static str {
-        "ours"
+        match self.codes {
+            CodeKind::Bytes => "ours",
+            CodeKind::Bits => "ours, bits",
+        }
     }
 
     fn pass(
@@ -166,7 +174,7 @@ impl Side for Ours {
         threads: usize,
         repeat: usize,
     ) -> anyhow::Result<Pass> {
-        let kept = &self.0;
+        let kept = &self.kept;
         let queries = files.size.queries;
         let part = queries.div_ceil(threads);
         let ask = |first: usize| -> anyhow::Result<Vec<u32>> {

@@ -13,6 +13,7 @@ mod world;
 
 use crate::compare::{RECALLS, start};
 use crate::engine::Worker;
+use crate::ours::CodeKind;
 use crate::prepare::Prepared;
 use crate::protocol::{Built, Loaded, Request, Searched};
 use crate::sweep::{self, Point};
@@ -42,10 +43,12 @@ pub struct Plan {
     upserts_s: f64,
     /// How long a compaction has been at work when the collection is closed.
     close_after_s: &'static [f64],
+    /// Build a second collection, with a bit a component, and compare it with the first.
+    bits: bool,
 }
 
 impl Plan {
-    pub fn new(rows: usize, dim: usize, threads: usize) -> anyhow::Result<Self> {
+    pub fn new(rows: usize, dim: usize, threads: usize, bits: bool) -> anyhow::Result<Self> {
         ensure!(
             (1_000..=1 << 20).contains(&rows) && (8..=4_096).contains(&dim) && threads > 0,
             "at least 1,000 and at most 1,048,576 rows of 8 to 4,096 dimensions, and a thread"
@@ -59,6 +62,7 @@ impl Plan {
             },
             threads,
             rounds: 5,
+            bits,
             upserts_s: if is_large { 90.0 } else { 20.0 },
             close_after_s: if is_large { &[5.0, 60.0] } else { &[0.5, 2.0] },
         })
@@ -245,8 +249,16 @@ pub fn run(folder: &Path, plan: &Plan, peer: Option<&Prepared>) -> anyhow::Resul
         None => None,
     };
     let place = folder.join("scale-collection");
-    let (ours, load) = Ours::load(&place, &files, threads)?;
+    let (ours, load) = Ours::load(&place, &files, threads, CodeKind::Bytes)?;
     let (mut ours, built) = ours.build(&place)?;
+    let place_of_bits = folder.join("scale-collection-bits");
+    let mut bits = match plan.bits {
+        true => {
+            let (bits, _) = Ours::load(&place_of_bits, &files, threads, CodeKind::Bits)?;
+            Some(bits.build(&place_of_bits)?)
+        }
+        false => None,
+    };
     let compared = |what: &str, value: f64, unit, theirs: Option<f64>, target: Option<f64>| {
         let row = Row::new(named(what), value, unit);
         match (theirs, target) {
@@ -298,11 +310,18 @@ pub fn run(folder: &Path, plan: &Plan, peer: Option<&Prepared>) -> anyhow::Resul
         Some(peer) => Some(Speeds::sweep(peer, &files)?),
         None => None,
     };
+    let mut of_bits = match &mut bits {
+        Some((bits, _)) => Some(Speeds::sweep(bits, &files)?),
+        None => None,
+    };
     for round in 0..plan.rounds {
         eprintln!("   round {} of {}", round + 1, plan.rounds);
         mine.round(&mut ours, &files, threads)?;
         if let (Some(theirs), Some(peer)) = (&mut theirs, &mut peer) {
             theirs.round(peer, &files, threads)?;
+        }
+        if let (Some(of_bits), Some((bits, _))) = (&mut of_bits, &mut bits) {
+            of_bits.round(bits, &files, threads)?;
         }
     }
     drop(peer);
@@ -331,7 +350,25 @@ pub fn run(folder: &Path, plan: &Plan, peer: Option<&Prepared>) -> anyhow::Resul
 
     let ef = mine.ef(RECALLS[0]);
     rows.push(Row::new(named("ef"), ef as f64, "candidates"));
-    rows.extend(ours.filtered(&files, ef, plan.rounds, median(&mine.at(false, RECALLS[0])))?);
+    let (speeds, recall) = ours.filtered(&files, ef, plan.rounds)?;
+    let unfiltered = median(&mine.at(false, RECALLS[0]));
+    rows.extend([
+        Row::new(named("filter.10.qps"), median(&speeds), "queries/s")
+            .beside("unfiltered", median(&speeds) / unfiltered)
+            .spread(&speeds),
+        Row::new(named("filter.10.recall"), recall, ""),
+    ]);
+    if let (Some(of_bits), Some((bits, built_of_bits))) = (of_bits, bits) {
+        let bytes = (&mine, &built, speeds.as_slice());
+        rows.extend(against_bytes(
+            &files,
+            plan,
+            bits,
+            (&of_bits, &built_of_bits),
+            bytes,
+        )?);
+        std::fs::remove_dir_all(&place_of_bits)?;
+    }
     ours.close();
     rows.extend(collection::restarts(&place, &files, ef)?);
     let beside = collection::beside_upserts(&place, &files, ef, plan.upserts_s, UPSERTS_PER_S)?;
@@ -348,6 +385,45 @@ pub fn run(folder: &Path, plan: &Plan, peer: Option<&Prepared>) -> anyhow::Resul
     Ok(rows)
 }
 
+/// What a collection of bits takes and does, against one of bytes.
+fn against_bytes(
+    files: &Files,
+    plan: &Plan,
+    bits: Ours,
+    (of_bits, built): (&Speeds, &collection::Built),
+    (of_bytes, built_of_bytes, filtered_of_bytes): (&Speeds, &collection::Built, &[f64]),
+) -> anyhow::Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    let mut compared = |what: &str, unit, speeds: &[f64], of_bytes: &[f64]| {
+        let ratios: Vec<f64> = speeds.iter().zip(of_bytes).map(|(a, b)| a / b).collect();
+        let row = Row::new(named(&format!("bits.{what}")), median(speeds), unit);
+        rows.push(row.beside("bytes", median(&ratios)).spread(&ratios));
+    };
+    for recall in RECALLS {
+        let what = format!("qps@{recall}");
+        let (speeds, of_bytes) = (of_bits.at(false, recall), of_bytes.at(false, recall));
+        compared(&what, "queries/s", &speeds, &of_bytes);
+    }
+    let (speeds, recall) = bits.filtered(files, of_bits.ef(RECALLS[0]), plan.rounds)?;
+    compared("filter.10.qps", "queries/s", &speeds, filtered_of_bytes);
+    rows.push(Row::new(named("bits.filter.10.recall"), recall, ""));
+    let each = |bytes: f64| bytes / files.size.rows as f64;
+    rows.push(
+        Row::new(
+            named("bits.bytes.hot"),
+            each(built.hot_bytes),
+            "bytes/vector",
+        )
+        .beside("bytes", built_of_bytes.hot_bytes / built.hot_bytes),
+    );
+    rows.push(
+        Row::new(named("bits.build.cpu"), built.cpu_s, "s")
+            .beside("bytes", built_of_bytes.cpu_s / built.cpu_s),
+    );
+    bits.close();
+    Ok(rows)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -359,13 +435,14 @@ mod tests {
         let plan = Plan {
             size: Size {
                 rows: 3_000,
-                dim: 48,
+                dim: 64,
                 queries: 40,
             },
             threads: 2,
             rounds: 2,
             upserts_s: 1.0,
             close_after_s: &[0.2],
+            bits: true,
         };
         let rows = run(folder.path(), &plan, None).unwrap();
         let value = |name: &str| {
@@ -382,10 +459,20 @@ mod tests {
         ] {
             assert!(value(name) > 0.0, "{name}");
         }
-        for name in ["qps@0.95", "qps@0.99", "2threads.qps@0.95", "filter.10.qps"] {
+        for name in [
+            "qps@0.95",
+            "qps@0.99",
+            "2threads.qps@0.95",
+            "filter.10.qps",
+            "bits.qps@0.95",
+        ] {
             assert!(value(name) > 100.0, "{name}: {}", value(name));
         }
-        for name in ["filter.10.recall", "upserts.recall"] {
+        for name in [
+            "filter.10.recall",
+            "bits.filter.10.recall",
+            "upserts.recall",
+        ] {
             assert!(value(name) > 0.9, "{name}: {}", value(name));
         }
         assert!((5.0..60.0).contains(&value("dimension.two-nn")));
@@ -393,6 +480,9 @@ mod tests {
         assert!((180.0..300.0).contains(&hot), "{hot} bytes");
         assert!(value("upserts.acknowledged") > 100.0);
         assert!(value("upserts.p99") >= value("upserts.p50"));
-        assert!(!folder.path().join("scale-collection").exists());
+        assert!(value("bits.bytes.hot") < hot - 30.0);
+        for place in ["scale-collection", "scale-collection-bits"] {
+            assert!(!folder.path().join(place).exists());
+        }
     }
 }

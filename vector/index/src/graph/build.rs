@@ -8,11 +8,13 @@
 //! memory is at most twice the codes and links of the graph (while they are put in order), and some
 //! 40 bytes a row: vectors are read, not held.
 
+use super::codes::{CodeKind, Codes};
 use super::nodes::{Input, Nodes};
 use super::prune::{Room, prune};
 use super::search::{Score, Scratch, starts};
 use super::{BuildOptions, DEGREE, Links, NONE, Packed, repair};
 use crate::Metric;
+use crate::bits::{self, Bits};
 use crate::memory::Hot;
 use crate::pace::{Pace, Steps, Stopped};
 use crate::sq8::{CodedQuery, Sq8};
@@ -156,14 +158,16 @@ pub fn build<E: From<Stopped>>(
     let mut links = grow(&space, entries, options, pace)?;
     let mut entries: Vec<u32> = (0..entries as u32).collect();
     repair::repair(&mut links, &mut entries, &mut steps)?;
-    Ok(pack(
-        &input,
-        space.codes,
+    let codes = space.codes;
+    pack(
+        input,
+        codes,
+        options.codes,
         links,
         &entries,
         &nodes,
         &mut steps,
-    )?)
+    )
 }
 
 /// The links of all nodes.
@@ -369,14 +373,15 @@ fn put_in(
 }
 
 /// Numbers the nodes anew, in the order of a walk, and packs them.
-fn pack<E>(
-    input: &Input<'_, E>,
+fn pack<E: From<Stopped>>(
+    mut input: Input<'_, E>,
     codes: Sq8,
+    kind: CodeKind,
     links: Links,
     entries: &[u32],
     nodes: &Nodes,
     steps: &mut Steps<'_>,
-) -> Result<Packed, Stopped> {
+) -> Result<Packed, E> {
     let (count, rows) = (nodes.rows.len(), input.order.len());
     let walk = repair::walk(&links, entries, count);
     steps.step()?;
@@ -407,7 +412,13 @@ fn pack<E>(
     }
     let entries: Vec<u32> = entries.iter().map(new).collect();
     steps.step()?;
-    let codes = codes.gather(walk.iter().copied());
+    let codes = match kind {
+        CodeKind::Bits if input.dim >= bits::DIM_MIN => {
+            drop(codes);
+            Codes::Bits(bits_of(&mut input, &walk, nodes, steps)?)
+        }
+        CodeKind::Bytes | CodeKind::Bits => Codes::Bytes(codes.gather(walk.iter().copied())),
+    };
     steps.step()?;
     Ok(Packed {
         metric: input.metric,
@@ -420,4 +431,30 @@ fn pack<E>(
         rows,
         order,
     })
+}
+
+/// The bits of the nodes, in an order.
+fn bits_of<E: From<Stopped>>(
+    input: &mut Input<'_, E>,
+    order: &[u32],
+    nodes: &Nodes,
+    steps: &mut Steps<'_>,
+) -> Result<Bits, E> {
+    let mut vector = Vec::with_capacity(input.dim);
+    // Nodes are shuffled: the first are a sample.
+    let mut sample = Vec::with_capacity(bits::SAMPLE.min(nodes.rows.len()) * input.dim);
+    for row in nodes.rows.iter().take(bits::SAMPLE) {
+        steps.step()?;
+        (input.read)(*row, &mut vector)?;
+        sample.extend_from_slice(&vector);
+    }
+    let mut bits = Bits::around(input.dim, &sample, order.len(), steps)?;
+    let mut each = order
+        .iter()
+        .filter_map(|node| nodes.rows.get(*node as usize));
+    bits.extend(input.metric, steps, |into| match each.next() {
+        Some(row) => (input.read)(*row, into).map(|()| true),
+        None => Ok(false),
+    })?;
+    Ok(bits)
 }

@@ -11,6 +11,7 @@
 //! the caller scores the best by the stored vectors.
 
 mod build;
+mod codes;
 mod nodes;
 mod prune;
 mod repair;
@@ -19,14 +20,18 @@ mod sections;
 
 use crate::memory::Hot;
 use crate::pace::{Pace, Stopped};
-use crate::sq8::Sq8;
 use crate::{IndexError, Metric};
+pub use codes::CodeKind;
+use codes::Codes;
 pub(crate) use nodes::Input;
 pub use search::{SEEDS_MAX, Scratch};
 pub use sections::{BadSections, Section};
 
 /// Links of a node, at most. 32 are twice the customary M = 16, as in a bottom layer.
 pub const DEGREE: usize = 32;
+/// Candidates scored by the stored vectors, at least: of byte codes, and of a scan of bits.
+const RESCORED_MIN: usize = 30;
+const SCANNED_MIN: usize = 128;
 /// No node.
 const NONE: u32 = u32::MAX;
 
@@ -40,6 +45,8 @@ pub struct BuildOptions {
     /// How much nearer to a chosen neighbour than to the node a candidate must be to be left out: 1 for
     /// as near; more keeps more links.
     pub alpha: f32,
+    /// How nodes are coded when the graph is searched. It is built by bytes.
+    pub codes: CodeKind,
     /// Threads to build with. The graph is the same for any number.
     pub threads: usize,
     /// Of the order in which nodes are put in.
@@ -52,6 +59,7 @@ impl Default for BuildOptions {
             ef: 100,
             chosen: 24,
             alpha: 1.1,
+            codes: CodeKind::Bytes,
             threads: 1,
             seed: 0x5eed,
         }
@@ -84,11 +92,11 @@ impl Links {
 pub struct Packed {
     metric: Metric,
     dim: usize,
-    codes: Sq8,
+    codes: Codes,
     links: Links,
     /// Nodes that searches start from, and their codes once more, one after the other.
     entries: Vec<u32>,
-    entry_codes: Sq8,
+    entry_codes: Codes,
     /// First row of each node and the number of rows, where some node has several.
     first_rows: Vec<u32>,
     rows: usize,
@@ -154,6 +162,25 @@ impl Packed {
 
     pub fn metric(&self) -> Metric {
         self.metric
+    }
+
+    /// How many candidates should be scored by the stored vectors for `k` results of a search with
+    /// `ef`, at least: bits tell less well which those are.
+    pub fn rescored(&self, k: usize, ef: usize) -> usize {
+        match self.codes {
+            Codes::Bytes(_) => (k + k / 2).max(RESCORED_MIN),
+            // Measured: beyond so many, more is found by a wider search, and not by more scores.
+            Codes::Bits(_) => (ef / 3).max(5 * k).min(ef).max(k),
+        }
+    }
+
+    /// The same of a scan, whose candidates no walk has chosen.
+    pub fn rescored_of_scan(&self, k: usize, ef: usize) -> usize {
+        let of_search = self.rescored(k, ef);
+        match self.codes {
+            Codes::Bytes(_) => of_search,
+            Codes::Bits(_) => of_search.max(SCANNED_MIN).max(8 * k),
+        }
     }
 
     /// Bytes that a search reads from: codes, links, entries.

@@ -1,9 +1,9 @@
 //! Searching a packed graph: the nearest known node that has not been looked at is looked at next,
 //! until the best `ef` all have been.
 
+use super::codes::{CodedQuery, Codes};
 use super::{Links, Packed};
 use crate::exact::Best;
-use crate::sq8::{CodedQuery, Sq8};
 use std::cell::RefCell;
 
 /// Codes fetched before scoring begins: all of them, so that as many misses as can be overlap.
@@ -131,7 +131,7 @@ pub(super) trait Score {
 }
 
 struct ForQuery<'a> {
-    codes: &'a Sq8,
+    codes: &'a Codes,
     query: &'a CodedQuery,
 }
 
@@ -288,9 +288,7 @@ impl Packed {
         let of_node = allow.map(|allow| move |node: u32| self.rows_of(node).any(allow));
         let of_node: Option<&dyn Fn(u32) -> bool> = of_node.as_ref().map(|allow| allow as _);
         let (products, scores) = (&mut scratch.products, &mut scratch.scores);
-        let count = self.entries.len();
-        self.entry_codes
-            .scores_from(query, 0, count, products, scores);
+        self.entry_codes.all_scores(query, products, scores);
         for (at, score) in starts(scores) {
             if let Some(entry) = self.entries.get(at)
                 && score > f32::NEG_INFINITY
@@ -408,7 +406,7 @@ impl Packed {
         ef: usize,
         vectors: &[f32],
     ) -> Vec<(u32, f32)> {
-        let want = k.max(RESCORED_MIN.max(2 * k).min(ef));
+        let want = k.max(self.rescored(k, ef).min(ef));
         let coded = self.query(query);
         let rows = self.candidates(scratch, &coded, want, ef, None);
         let vector = |row: u32| {
@@ -434,6 +432,3 @@ impl Packed {
         scored
     }
 }
-
-/// Candidates scored by the stored vectors, at least.
-const RESCORED_MIN: usize = 30;

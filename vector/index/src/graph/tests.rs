@@ -131,9 +131,9 @@ fn threads_make_the_same_graph() {
         Packed::build(DIM, Metric::Dot, &vectors, &options).unwrap()
     };
     let (one, three) = (with(1), with(3));
-    for section in Section::ALL {
+    for section in one.sections() {
         assert!(
-            one.section(section) == three.section(section),
+            one.section(*section) == three.section(*section),
             "{section:?}"
         );
     }
@@ -217,17 +217,31 @@ fn reread(
     rows: usize,
     change: impl Fn(Section, &mut Vec<u8>),
 ) -> Result<Packed, BadSections> {
-    let pieces: Vec<Vec<u8>> = Section::ALL
-        .iter()
+    let each = packed.sections().iter();
+    let pieces: Vec<(Section, Vec<u8>)> = each
         .map(|section| {
             let mut bytes = packed.section(*section).to_vec();
             change(*section, &mut bytes);
-            bytes
+            (*section, bytes)
         })
         .collect();
-    Packed::from_sections(DIM, packed.metric(), rows, |section| {
-        pieces.get(section as usize - 1).map(Vec::as_slice)
+    Packed::from_sections(packed.dim(), packed.metric(), rows, |section| {
+        let piece = pieces.iter().find(|(of, _)| *of == section);
+        piece.map(|(_, bytes)| bytes.as_slice())
     })
+}
+
+/// A graph whose nodes have bits, and what it was built from.
+fn of_bits(rows: usize, seed: u64) -> (Packed, Vec<f32>) {
+    const WIDE: usize = 64;
+    let mut vectors = clustered(rows * WIDE / DIM + 1, 5, seed, Metric::Dot);
+    vectors.truncate(rows * WIDE);
+    let options = BuildOptions {
+        codes: CodeKind::Bits,
+        ..BuildOptions::default()
+    };
+    let packed = Packed::build(WIDE, Metric::Dot, &vectors, &options).unwrap();
+    (packed, vectors)
 }
 
 #[test]
@@ -242,30 +256,43 @@ fn pieces_are_read_back_as_they_were() {
         let found = again.candidates(&mut scratch, &query, 20, 60, None);
         assert_eq!(found, packed.candidates(&mut scratch, &query, 20, 60, None));
     }
+    let (packed, vectors) = of_bits(500, 9);
+    let again = reread(&packed, 500, |_, _| {}).unwrap();
+    let query = again.query(&vectors[..64]);
+    let mut scratch = Scratch::default();
+    let found = again.candidates(&mut scratch, &query, 20, 60, None);
+    assert_eq!(found, packed.candidates(&mut scratch, &query, 20, 60, None));
+    assert!(
+        found
+            .iter()
+            .any(|(row, _)| packed.order()[*row as usize] == 0)
+    );
 }
 
 #[test]
 fn pieces_that_do_not_fit_are_refused() {
     let vectors = clustered(300, 10, 10, Metric::L2);
     let packed = build(Metric::L2, &vectors);
-    for section in Section::ALL {
-        let cut = |at: Section, bytes: &mut Vec<u8>| {
-            if at == section {
-                bytes.pop();
+    for of in [&packed, &of_bits(300, 10).0] {
+        for section in of.sections() {
+            let cut = |at: Section, bytes: &mut Vec<u8>| {
+                if at == *section {
+                    bytes.pop();
+                }
+            };
+            let got = reread(of, 300, cut).map(|_| ());
+            if !of.section(*section).is_empty() {
+                assert!(got.is_err(), "{section:?} without its last byte");
             }
-        };
-        let got = reread(&packed, 300, cut).map(|_| ());
-        if !packed.section(section).is_empty() {
-            assert!(got.is_err(), "{section:?} without its last byte");
-        }
-        let short = |at: Section, bytes: &mut Vec<u8>| {
-            if at == section {
-                bytes.truncate(bytes.len() / 2 / 64 * 64);
+            let short = |at: Section, bytes: &mut Vec<u8>| {
+                if at == *section {
+                    bytes.truncate(bytes.len() / 2 / 64 * 64);
+                }
+            };
+            let got = reread(of, 300, short).map(|_| ());
+            if !matches!(section, Section::FirstRows | Section::Entries) {
+                assert!(got.is_err(), "half of {section:?}");
             }
-        };
-        let got = reread(&packed, 300, short).map(|_| ());
-        if !matches!(section, Section::FirstRows | Section::Entries) {
-            assert!(got.is_err(), "half of {section:?}");
         }
     }
     assert!(
@@ -286,23 +313,28 @@ fn pieces_that_do_not_fit_are_refused() {
 proptest! {
     #[test]
     fn no_bytes_of_pieces_lead_out_of_bounds(
-        section in 0usize..6,
+        by_bits in any::<bool>(),
+        section in any::<prop::sample::Index>(),
         at in any::<prop::sample::Index>(),
         byte in any::<u8>(),
         cut in 0usize..3,
     ) {
         let mut vectors = clustered(120, 6, 11, Metric::L2);
         vectors.copy_within(0..DIM, 50 * DIM);
-        let packed = build(Metric::L2, &vectors);
+        let mut packed = build(Metric::L2, &vectors);
+        if by_bits {
+            (packed, vectors) = of_bits(120, 11);
+        }
+        let section = *section.get(packed.sections());
         let again = reread(&packed, 120, |of, bytes| {
-            if of as usize - 1 == section && !bytes.is_empty() {
+            if of == section && !bytes.is_empty() {
                 let at = at.index(bytes.len());
                 bytes[at] ^= byte;
                 bytes.truncate(bytes.len() - cut * 4 % (bytes.len() + 1));
             }
         });
         if let Ok(again) = again {
-            let query = again.query(&vectors[..DIM]);
+            let query = again.query(&vectors[..again.dim()]);
             let mut scratch = Scratch::default();
             for (row, _) in again.candidates(&mut scratch, &query, 20, 60, None) {
                 prop_assert!((row as usize) < 120);

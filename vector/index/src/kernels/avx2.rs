@@ -11,6 +11,7 @@ pub static PATH: Path = Path {
     halve,
     dot_f32,
     l2_f32,
+    bit_sums,
 };
 
 #[target_feature(enable = "avx2")]
@@ -99,4 +100,16 @@ fn l2_f32(a: &[[f32; LANES]], b: &[[f32; LANES]]) -> [f32; LANES] {
         let apart = _mm256_sub_ps(a, b);
         _mm256_add_ps(sum, _mm256_mul_ps(apart, apart))
     })
+}
+
+/// The plain loops, with the instruction that counts ones.
+#[target_feature(enable = "avx2,popcnt")]
+pub(super) fn bit_sums(
+    table: &[u64],
+    stride: usize,
+    which: Which<'_>,
+    planes: &[u64],
+    out: &mut [i32],
+) {
+    super::plain::bit_sums(table, stride, which, planes, out);
 }

@@ -10,6 +10,7 @@ pub static PATH: Path = Path {
     halve,
     dot_f32,
     l2_f32,
+    bit_sums: super::avx2::bit_sums,
 };
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]

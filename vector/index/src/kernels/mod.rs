@@ -30,6 +30,8 @@ pub const STRIDE: usize = 64;
 const _: () = assert!(crate::DIM_MAX * (255 + CENTRE as usize) * (QUERY_MAX as usize) < 1 << 31);
 /// Floats that are added apart from one another.
 pub const LANES: usize = 32;
+/// Bits of a component of a query that rows of bits are asked with.
+pub const PLANES: usize = 4;
 
 /// A group of codes; aligned as a cache line.
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -52,7 +54,7 @@ pub enum Which<'a> {
 impl Which<'_> {
     /// The row at a place of the results.
     #[inline(always)]
-    fn row(self, at: usize) -> usize {
+    pub fn row(self, at: usize) -> usize {
         match self {
             Self::These(rows) => rows.get(at).copied().unwrap_or(0) as usize,
             Self::From(first) => first as usize + at,
@@ -62,6 +64,10 @@ impl Which<'_> {
 
 /// Sums over two vectors, kept apart by lanes.
 type InLanes = unsafe fn(&[[f32; LANES]], &[[f32; LANES]]) -> [f32; LANES];
+
+/// For each of some rows of a table, given by the words from one to the next, the sum of the query's
+/// numbers where the row has ones.
+type BitSums = unsafe fn(&[u64], usize, Which<'_>, &[u64], &mut [i32]);
 
 /// One implementation of all inner loops.
 ///
@@ -78,6 +84,7 @@ struct Path {
     halve: unsafe fn(&[Line], &mut [QueryLine]) -> i32,
     dot_f32: InLanes,
     l2_f32: InLanes,
+    bit_sums: BitSums,
 }
 
 fn path() -> &'static Path {
@@ -102,10 +109,13 @@ fn available() -> Vec<&'static Path> {
         if std::arch::is_x86_feature_detected!("avx512f")
             && std::arch::is_x86_feature_detected!("avx512bw")
             && std::arch::is_x86_feature_detected!("avx512vnni")
+            && std::arch::is_x86_feature_detected!("popcnt")
         {
             paths.push(&avx512::PATH);
         }
-        if std::arch::is_x86_feature_detected!("avx2") {
+        if std::arch::is_x86_feature_detected!("avx2")
+            && std::arch::is_x86_feature_detected!("popcnt")
+        {
             paths.push(&avx2::PATH);
         }
     }
@@ -186,6 +196,14 @@ pub fn dots(table: &[Line], lines: usize, which: Which<'_>, query: &QueryCodes, 
     }
     // SAFETY: rows, query and results fit, as just checked (without rows nothing is read); `path` has only what the machine can run.
     unsafe { (path().dots)(table.as_ptr(), lines, which, &query.lines, query.sum, out) }
+}
+
+/// Sums of a query's numbers where rows have ones: `planes` has the lowest bits of the numbers, then the
+/// next ones, [`PLANES`] in all. The first words of a row are its bits, `stride` words are from one row
+/// to the next. Rows beyond the table have no ones.
+pub fn bit_sums(table: &[u64], stride: usize, which: Which<'_>, planes: &[u64], out: &mut [i32]) {
+    // SAFETY: `path` has only what the machine can run.
+    unsafe { (path().bit_sums)(table, stride, which, planes, out) }
 }
 
 /// Says that rows will be read soon.

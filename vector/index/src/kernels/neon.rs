@@ -9,6 +9,7 @@ pub static PATH: Path = Path {
     halve: super::plain::halve,
     dot_f32,
     l2_f32,
+    bit_sums: super::plain::bit_sums,
 };
 
 #[target_feature(enable = "neon")]

@@ -1,6 +1,6 @@
 //! The inner loops in plain Rust: the oracle of the others, and what runs where there is no other.
 
-use super::{CENTRE, LANES, Line, Path, QueryLine, Which};
+use super::{CENTRE, LANES, Line, PLANES, Path, QueryLine, Which};
 
 pub static PATH: Path = Path {
     name: "plain",
@@ -8,6 +8,7 @@ pub static PATH: Path = Path {
     halve,
     dot_f32,
     l2_f32,
+    bit_sums,
 };
 
 unsafe fn dots(
@@ -65,4 +66,59 @@ fn l2_f32(a: &[[f32; LANES]], b: &[[f32; LANES]]) -> [f32; LANES] {
         }
     }
     sums
+}
+
+#[inline(always)]
+pub(super) fn bit_sums(
+    table: &[u64],
+    stride: usize,
+    which: Which<'_>,
+    planes: &[u64],
+    out: &mut [i32],
+) {
+    // The customary dimensions have loops of their own.
+    match planes.len() / PLANES {
+        2 => bit_sums_of::<2>(table, stride, which, planes, out),
+        4 => bit_sums_of::<4>(table, stride, which, planes, out),
+        6 => bit_sums_of::<6>(table, stride, which, planes, out),
+        8 => bit_sums_of::<8>(table, stride, which, planes, out),
+        12 => bit_sums_of::<12>(table, stride, which, planes, out),
+        16 => bit_sums_of::<16>(table, stride, which, planes, out),
+        words => {
+            for (at, out) in out.iter_mut().enumerate() {
+                let from = which.row(at) * stride;
+                let row = table.get(from..from + words).unwrap_or_default();
+                let each = planes.chunks_exact(words.max(1)).zip(0..);
+                *out = each
+                    .map(|(of_plane, plane)| ones(row, of_plane) << plane)
+                    .sum();
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn bit_sums_of<const WORDS: usize>(
+    table: &[u64],
+    stride: usize,
+    which: Which<'_>,
+    planes: &[u64],
+    out: &mut [i32],
+) {
+    let (planes, _) = planes.as_chunks::<WORDS>();
+    for (at, out) in out.iter_mut().enumerate() {
+        let row = table.get(which.row(at) * stride..);
+        let row = row.and_then(|row| row.first_chunk::<WORDS>());
+        let row = row.unwrap_or(&[0; WORDS]);
+        let each = planes.iter().zip(0..);
+        *out = each
+            .map(|(of_plane, plane)| ones(row, of_plane) << plane)
+            .sum();
+    }
+}
+
+#[inline(always)]
+fn ones(row: &[u64], of_plane: &[u64]) -> i32 {
+    let both = row.iter().zip(of_plane);
+    both.map(|(a, b)| (a & b).count_ones() as i32).sum()
 }

@@ -52,6 +52,44 @@ proptest! {
     }
 
     #[test]
+    fn all_paths_give_the_same_sums_of_bits(
+        words in 1usize..=17,
+        extra in 0usize..3,
+        rows in 1usize..=9,
+        seed in any::<u64>(),
+    ) {
+        let noise = |at: usize| {
+            let x = (seed ^ at as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            (x ^ (x >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9)
+        };
+        let stride = words + extra;
+        let table: Vec<u64> = (0..rows * stride).map(noise).collect();
+        let planes: Vec<u64> = (0..words * PLANES).map(|at| noise(at + 7_777)).collect();
+        // The last is no row.
+        let these: Vec<u32> = (0..=rows as u32).rev().collect();
+        let want = these.iter().map(|row| {
+            let bit = |words: &[u64], at: usize| words[at / 64] >> (at % 64) & 1;
+            let each = (0..words * 64).map(|at| {
+                let number: u64 = (0..PLANES).map(|plane| bit(&planes[plane * words..], at) << plane).sum();
+                let row = table.get(*row as usize * stride..).filter(|row| row.len() >= words);
+                number * row.map_or(0, |row| bit(row, at))
+            });
+            each.sum::<u64>() as i32
+        });
+        let want: Vec<i32> = want.collect();
+        for path in available() {
+            let mut got = vec![0; rows + 1];
+            // SAFETY: `available` has only what the machine can run.
+            unsafe { (path.bit_sums)(&table, stride, Which::These(&these), &planes, &mut got) };
+            prop_assert_eq!(&got, &want, "{}", path.name);
+            // SAFETY: as above.
+            unsafe { (path.bit_sums)(&table, stride, Which::From(0), &planes, &mut got) };
+            got.reverse();
+            prop_assert_eq!(&got, &want, "{}", path.name);
+        }
+    }
+
+    #[test]
     fn all_paths_give_the_same_bits(values in prop::collection::vec(floats_of_all_sizes(), 0..400)) {
         let (a, b) = values.split_at(values.len() / 2);
         let (a, b) = (&a[..a.len() / LANES * LANES], &b[..b.len() / LANES * LANES]);

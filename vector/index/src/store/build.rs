@@ -15,7 +15,7 @@ use super::score::{FromDisk, to_disk};
 use super::sealed::Sealed;
 use super::view::{RecentRef, SealedRef};
 use super::{codec, manifest};
-use crate::graph::{self, BuildOptions, Input, Packed};
+use crate::graph::{BuildOptions, CodeKind, Input, Packed};
 use crate::pace::{Pace, Steps};
 use crate::{Moved, NewRow, PayloadIndex, ROWS_MAX, Spec};
 use std::fs::File;
@@ -32,6 +32,7 @@ const SYNC_BYTES: usize = 16 << 20;
 /// How a segment is built.
 #[derive(Clone, Copy)]
 pub struct How<'a> {
+    pub codes: CodeKind,
     pub threads: usize,
     pub pace: Pace<'a>,
 }
@@ -190,9 +191,9 @@ fn write(
         rows.iter().filter_map(placed)
     };
     let mut out = Writer::new(path)?;
-    for kind in graph::Section::ALL {
-        out.section(layout::packed(kind))?;
-        for part in packed.section(kind).chunks(BLOCK_BYTES) {
+    for kind in packed.sections() {
+        out.section(layout::packed(*kind))?;
+        for part in packed.section(*kind).chunks(BLOCK_BYTES) {
             steps.step()?;
             out.write(part)?;
         }
@@ -296,6 +297,7 @@ fn graph_of(
         read: &mut read,
     };
     let options = BuildOptions {
+        codes: how.codes,
         threads: how.threads,
         ..BuildOptions::default()
     };

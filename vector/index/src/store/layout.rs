@@ -11,7 +11,9 @@ use crate::{Metric, ROWS_MAX, Spec, Stored, graph};
 use std::path::Path;
 
 const MAGIC: &[u8; 8] = b"SKVSEGM\0";
-const VERSION: u32 = 1;
+/// Of files whose nodes have bytes, and bits, which programs that know only the first refuse.
+const VERSION_BYTES: u32 = 1;
+const VERSION_BITS: u32 = 2;
 pub const HEADER_BYTES: usize = 4096;
 pub const ALIGNMENT_BYTES: usize = 64;
 const SECTIONS_MAX: usize = 128;
@@ -51,6 +53,8 @@ pub fn name(kind: u32) -> &'static str {
             4 => "graph links",
             5 => "graph entries",
             6 => "graph first rows",
+            7 => "graph bits",
+            8 => "graph centres",
             _ => "unknown",
         },
         _ => "unknown",
@@ -92,6 +96,13 @@ impl Layout {
         self.body_end.saturating_add(self.blocks() * 4)
     }
 
+    fn version(&self) -> u32 {
+        match self.section(packed(graph::Section::Bits)) {
+            Some(_) => VERSION_BITS,
+            None => VERSION_BYTES,
+        }
+    }
+
     pub fn section(&self, kind: u32) -> Option<Section> {
         self.sections.iter().find(|one| one.kind == kind).copied()
     }
@@ -99,7 +110,7 @@ impl Layout {
     /// The header and its own checksum, which the manifest repeats.
     pub fn encode(&self) -> (Vec<u8>, u32) {
         let mut out = MAGIC.to_vec();
-        out.extend_from_slice(&VERSION.to_le_bytes());
+        out.extend_from_slice(&self.version().to_le_bytes());
         codec::put_u32(&mut out, self.dim);
         out.push(codec::metric_number(self.metric));
         out.push(codec::stored_number(self.stored));
@@ -130,11 +141,20 @@ impl Layout {
 
     /// Reads the header of a file of `file_bytes`. Its checksum comes along.
     pub fn decode(path: &Path, header: &[u8], file_bytes: u64) -> Result<(Self, u32), StoreError> {
-        let body = manifest::checked(path, header, MAGIC, VERSION)?;
+        let is_first = header.get(8..12) == Some(&VERSION_BYTES.to_le_bytes());
+        let version = if is_first {
+            VERSION_BYTES
+        } else {
+            VERSION_BITS
+        };
+        let body = manifest::checked(path, header, MAGIC, version)?;
         let bad = |what: &str| StoreError::corrupt(path, 0, what);
         let crc = header.last_chunk().map(|four| u32::from_le_bytes(*four));
         let layout = Self::body(&mut Bytes(body)).map_err(bad)?;
         layout.check(file_bytes).map_err(bad)?;
+        if layout.version() != version {
+            return Err(bad("its version is not that of its sections"));
+        }
         Ok((layout, crc.unwrap_or_default()))
     }
 

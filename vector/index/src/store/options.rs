@@ -1,6 +1,7 @@
 //! What may be set when a collection is opened.
 
 use super::log;
+use crate::CodeKind;
 
 /// How a collection uses memory, disk and processor. Not kept: each opening gives its own.
 #[derive(Debug, Clone, PartialEq)]
@@ -13,6 +14,9 @@ pub struct Options {
     pub log_file_bytes: u64,
     /// Log that is kept for followers although segments have it, in bytes.
     pub log_tail_bytes: u64,
+    /// How the vectors of segments that are built from now on are coded in memory. Those that are there
+    /// stay as they are until they are merged.
+    pub codes: CodeKind,
     /// Threads of a build, 1 to 64: sealing and compaction may each have so many at once. The segment is
     /// the same for any number.
     pub build_threads: usize,
@@ -38,6 +42,7 @@ impl Default for Options {
             frozen_max: 4,
             log_file_bytes: 64 << 20,
             log_tail_bytes: 256 << 20,
+            codes: CodeKind::Bytes,
             build_threads: 1,
             cpu_percent: 50,
             dead_percent_max: 20,

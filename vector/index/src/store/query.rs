@@ -20,8 +20,8 @@ use roaring::RoaringBitmap;
 use skerry_types::Filter;
 use std::collections::HashMap;
 
-/// Candidates that codes give for exact scores: the results wanted and half as many more, at least
-/// this many.
+/// Of recent rows, candidates that codes give for exact scores: the results wanted and half as many
+/// more, at least this many.
 const RESCORED_MIN: usize = 30;
 
 /// A query that has been checked.
@@ -119,7 +119,7 @@ impl Prepared<'_> {
         hits
     }
 
-    /// Candidates that codes give for exact scores.
+    /// Recent rows that are scored exactly.
     fn want(&self) -> usize {
         (self.k + self.k / 2).max(RESCORED_MIN)
     }
@@ -163,7 +163,8 @@ impl Prepared<'_> {
         let packed = &one.segment.packed;
         self.by_routes(|route| {
             let query = packed.query(route);
-            packed.candidates(scratch, &query, self.want(), self.ef, allow)
+            let want = packed.rescored(self.k, self.ef);
+            packed.candidates(scratch, &query, want, self.ef, allow)
         })
     }
 
@@ -187,7 +188,7 @@ impl Prepared<'_> {
             self.k,
         );
         let allow = |row: u32| matching.contains(row) && !one.dead.contains(row);
-        let want = self.want();
+        let want = packed.rescored(self.k, self.ef);
         self.by_routes(|route| {
             let query = packed.query(route);
             let found = match plan {
@@ -203,6 +204,7 @@ impl Prepared<'_> {
             }
             // Little passes near the query, or in all.
             let alive = matching.iter().filter(|row| !one.dead.contains(*row));
+            let want = packed.rescored_of_scan(self.k, self.ef);
             packed.scan(scratch, &query, want, alive)
         })
     }

@@ -1,5 +1,6 @@
 //! What all tests of the store share.
 
+mod bits;
 mod cases;
 mod crash;
 mod model;
@@ -8,7 +9,7 @@ mod refused;
 mod stop;
 
 use super::*;
-use crate::{Merge, Metric, Stored};
+use crate::{Merge, Metric, Stored, graph};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use skerry_types::{Attributes, Value};

@@ -191,8 +191,11 @@ fn replace(
         kept.manifest.next_segment += 1;
         number
     };
-    let threads = shared.options.build_threads;
-    let how = How { threads, pace };
+    let how = How {
+        codes: shared.options.codes,
+        threads: shared.options.build_threads,
+        pace,
+    };
     let built = build(&shared.dir, &shared.spec, number, sources, how)?;
     let mut kept = shared.manifest.lock();
     let result = install(shared, &mut kept, sources, built.as_ref(), checkpoint);

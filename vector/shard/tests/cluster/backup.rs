@@ -4,8 +4,8 @@ use crate::harness::{Cluster, Model, ask, check, node, query, spec, until, upser
 use skerry_vector_backup::Snapshots;
 use skerry_vector_shard::coordination::embedded::Embedded;
 use skerry_vector_shard::{
-    Admin, Collections, Coordination, Error, Handle, Options, ReadToken, Router, ShardId, backup,
-    wire::grpc as g,
+    Admin, Collections, Coordination, Directory, Error, Handle, Options, ReadToken, Router,
+    ShardId, backup, wire::grpc as g,
 };
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ impl Alone {
             spec: spec(),
             options: Default::default(),
         });
-        let router = Router::new(Arc::clone(&coordination), None);
+        let router = Router::new(coordination.clone(), None);
         let mut options = Options::new(node(name), dir.to_owned(), coordination, stores);
         options.first = Some(vec![vec![node(name)]; shards]);
         let node = options.build().await?;

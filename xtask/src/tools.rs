@@ -66,7 +66,7 @@ pub fn asan() -> anyhow::Result<()> {
         .env("RUSTFLAGS", "-Zsanitizer=address")
         .args(["+nightly", "test", "--release", "--lib", "--target", &host])
         .args(["--package", "skerry-vector-index", "--"])
-        .args(["kernels", "memory", "graph", "exact", "codes"]);
+        .args(["kernels", "memory", "graph", "exact", "codes", "bits"]);
     step("address sanitizer on kernels and graphs", &mut command)
 }
 

@@ -307,7 +307,7 @@ impl Seen {
 async fn keep_watching(client: Client, keys: Keys, views: watch::Sender<Option<Arc<View>>>) {
     let mut said = None;
     loop {
-        if let Err(error) = watch_once(client.clone(), &keys, &views).await {
+        if let Err(error) = Box::pin(watch_once(client.clone(), &keys, &views)).await {
             // Once for each kind of trouble, not at every attempt.
             if said.replace(error.code()) != Some(error.code()) {
                 tracing::warn!(code = error.code(), %error, "etcd is not followed; tried again");

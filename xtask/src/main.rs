@@ -9,6 +9,7 @@ mod cargo;
 mod neon;
 mod paths;
 mod product;
+mod s3;
 mod sysroot;
 mod test;
 mod tidy;
@@ -35,9 +36,9 @@ enum Command {
         args: Vec<String>,
     },
     /// Build the one binary, the worker inside it.
-    #[command(after_help = "Example:\n  cargo xtask build --features parquet")]
+    #[command(after_help = "Example:\n  cargo xtask build --features parquet,s3")]
     Build {
-        /// Optional parts of the binary, by comma: `parquet`, `etcd`.
+        /// Optional parts of the binary, by comma: `parquet`, `etcd`, `s3`.
         #[arg(long, value_name = "NAMES", value_delimiter = ',')]
         features: Vec<String>,
     },

@@ -2,7 +2,7 @@
 
 use crate::cargo::{cargo, step, target};
 use crate::product::NATIVE;
-use crate::{product, tidy, tools, wasm};
+use crate::{product, s3, tidy, tools, wasm};
 
 pub fn run(quick: bool) -> anyhow::Result<()> {
     step("format", &mut cargo(&["fmt", "--all", "--check"]))?;
@@ -44,7 +44,7 @@ pub fn run(quick: bool) -> anyhow::Result<()> {
     step("scenarios with real processes", &mut scenarios)?;
     if quick {
         eprintln!(
-            "== left out by --quick: optional features (etcd among them), dependency checks, sanitizer, fuzzing"
+            "== left out by --quick: optional features (etcd and S3 among them), dependency checks, sanitizer, fuzzing"
         );
         return Ok(());
     }
@@ -58,9 +58,21 @@ pub fn run(quick: bool) -> anyhow::Result<()> {
     ];
     step("feature parquet", &mut with_worker(&[&imports, &parquet]))?;
     shards()?;
+    snapshots()?;
     tools::deny()?;
     tools::asan()?;
     tools::fuzz(60)
+}
+
+/// Snapshots in a real S3 server.
+fn snapshots() -> anyhow::Result<()> {
+    let Some(server) = s3::Server::start()? else {
+        eprintln!("== snapshots in S3 were NOT tested");
+        return Ok(());
+    };
+    let all = ["test", "--release", "--package", "skerry-vector-backup"];
+    let mut command = cargo(&[all.as_slice(), &["--features", "s3"]].concat());
+    step("snapshots in S3", server.told(&mut command))
 }
 
 /// Coordination by a real etcd, and shard processes that are killed.

@@ -1,4 +1,6 @@
-//! `skerry vector`: a node that holds shards of the vector index, and a check of its files.
+//! `skerry vector`: a node that holds shards of the vector index, a check of its files, and snapshots.
+
+mod backup;
 
 use crate::etcd::{self, Etcd};
 use crate::output;
@@ -22,7 +24,9 @@ use std::sync::Arc;
   skerry vector --dir vectors/ --dim 64                    one node, one shard
   skerry vector --dir n1/ --node-id n1 --listen 127.0.0.1:7701 --etcd 127.0.0.1:2379 \\
       --shards 4 --nodes n1,n2,n3 --dim 64                 one of three nodes, with 4 replicas each
-  skerry vector verify n1/                                 check every file of a node that is down"
+  skerry vector verify n1/                                 check every file of a node that is down
+  skerry vector snapshot --node 127.0.0.1:7700 /mnt/backups/items --keep 7
+  skerry vector restore /mnt/backups/items vectors/"
 )]
 pub struct Args {
     #[command(subcommand)]
@@ -79,11 +83,24 @@ enum VectorCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Copy a node to a folder or an object store.
+    Snapshot(backup::Snapshot),
+    /// What snapshots there are.
+    Snapshots(backup::List),
+    /// Remove old snapshots, and what no other needs.
+    Prune(backup::Prune),
+    /// Make a node's folder of a snapshot.
+    Restore(backup::Restore),
 }
 
 pub fn run(args: Args, settings: &Settings) -> anyhow::Result<ExitCode> {
-    if let Some(VectorCommand::Verify { dir, json }) = &args.command {
-        return verify(dir, *json);
+    match &args.command {
+        Some(VectorCommand::Verify { dir, json }) => return verify(dir, *json),
+        Some(VectorCommand::Snapshot(args)) => return backup::snapshot(args, settings),
+        Some(VectorCommand::Snapshots(args)) => return backup::list(args),
+        Some(VectorCommand::Prune(args)) => return backup::prune(args),
+        Some(VectorCommand::Restore(args)) => return backup::restore(args),
+        None => {}
     }
     let dir = PathBuf::from(settings.text("vector.dir", args.dir.clone())?);
     let listen = settings.parsed("vector.listen", args.listen)?;

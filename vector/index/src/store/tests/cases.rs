@@ -310,6 +310,7 @@ fn a_capture_is_read_although_its_files_go_and_knows_what_it_has() {
     }
     assert!(!back.join("MANIFEST").exists());
     restore.finish().unwrap();
+    drop(restore);
     let restored = Collection::open(&back, quiet()).unwrap();
     assert_eq!(restored.fingerprint(|_| true).unwrap(), print);
 }

@@ -25,7 +25,9 @@ impl SnapshotId {
         let ms = i64::try_from(now_ms).unwrap_or(i64::MAX);
         let time = jiff::Timestamp::from_millisecond(ms).unwrap_or(jiff::Timestamp::MAX);
         let time = time.strftime("%Y%m%dT%H%M%SZ");
-        Self(format!("{time}-{:08x}", chance as u32).into())
+        // Milliseconds first: ids are in the order of time within a second too.
+        let (ms, chance) = (now_ms % 1_000, chance & 0xf_ffff);
+        Self(format!("{time}-{ms:03x}{chance:05x}").into())
     }
 
     #[must_use]
@@ -107,7 +109,7 @@ mod tests {
             let [first, second] = [a, b].map(|ms| SnapshotId::new(ms, chance));
             prop_assert_eq!(first.as_str().parse::<SnapshotId>(), Ok(first.clone()));
             prop_assert_eq!(of_manifest(&manifest(&first)), Some(first.clone()));
-            if a / 1_000 < b / 1_000 {
+            if a < b {
                 prop_assert!(first < second);
             }
         }

@@ -176,7 +176,14 @@ impl Scene {
             .collect();
         let mut token = token;
         for chunk in again.chunks(500) {
-            let written = self.router.write(chunk.to_vec(), 10_000).await.unwrap();
+            // On a machine that is busy a member may be late: the same is written again.
+            let mut written = self.router.write(chunk.to_vec(), 10_000).await.unwrap();
+            for _ in 0..5 {
+                if written.failed.is_empty() {
+                    break;
+                }
+                written = self.router.write(chunk.to_vec(), 10_000).await.unwrap();
+            }
             token.merge(&written.all().unwrap());
         }
         model.extend((0..BASE).map(|at| (format!("base{at}"), 1)));

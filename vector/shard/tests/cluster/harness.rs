@@ -117,7 +117,11 @@ struct Running {
     stop: CancellationToken,
 }
 
+/// Clusters measure time: one at a time, so that none takes it from another.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 pub struct Cluster {
+    _alone: tokio::sync::MutexGuard<'static, ()>,
     dir: TempDir,
     pub coordination: Arc<Cut<Embedded>>,
     stores: Mutex<BTreeMap<String, Arc<dyn Stores>>>,
@@ -142,6 +146,7 @@ impl Cluster {
             .iter()
             .map(|names| names.iter().map(|name| node(name)).collect());
         let cluster = Arc::new(Self {
+            _alone: ALONE.lock().await,
             dir: tempfile::tempdir().unwrap(),
             coordination: Arc::new(Cut::new(Embedded::default())),
             stores: Mutex::default(),

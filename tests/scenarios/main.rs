@@ -10,6 +10,7 @@ mod rights;
 #[cfg(feature = "etcd")]
 mod shards;
 mod similar;
+mod snapshots;
 mod start;
 #[cfg(feature = "etcd")]
 #[path = "../../vector/shard/tests/support/etcd.rs"]

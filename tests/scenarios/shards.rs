@@ -255,7 +255,7 @@ async fn operators_split_move_and_lose_nodes_under_load() {
         nodes.start(name);
     }
     nodes.settled().await;
-    let coordination = Etcd::connect(&[etcd], "/skerry/local/items").await.unwrap();
+    let coordination = Etcd::connect(&[etcd], "/skerry/local/users").await.unwrap();
     let router = Router::new(Arc::new(coordination), None);
     let load = Load::start(&router);
     load.more(50).await;
@@ -385,6 +385,9 @@ async fn wrong_input_is_said_plainly() {
         (vector(&["--dim", "many"]), 2, "--dim"),
         (vector(&["--metric", "far"]), 2, "cosine, dot, l2"),
         (vector(&["--stored", "f64"]), 2, "f32, f16"),
+        (vector(&["--codes", "bit"]), 2, "bytes, bits"),
+        (vector(&["--build-threads", "0"]), 2, "vector.build_threads"),
+        (vector(&["--cpu-percent", "101"]), 2, "vector.cpu_percent"),
         (vector(&["--node-id", "N 1"]), 2, "a node's name"),
         (vector(&["--shards", "0"]), 2, "vector.shards"),
         (vector(&["--shards", "100000"]), 2, "vector.shards"),

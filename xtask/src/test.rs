@@ -3,33 +3,27 @@
 use crate::cargo::{cargo, step, target};
 use crate::product::NATIVE;
 use crate::{product, s3, tidy, tools, wasm};
+use std::path::PathBuf;
+use std::process::Command;
 
 pub fn run(quick: bool) -> anyhow::Result<()> {
     step("format", &mut cargo(&["fmt", "--all", "--check"]))?;
     tidy::run()?;
-    let worker = wasm::build(false)?;
-    // One profile and one selection for the binary, the tests and the lints: dependencies are
-    // compiled once.
-    let with_worker = |args: &[&[&str]]| {
-        let mut command = cargo(&args.concat());
-        command
-            .env("SKERRY_WORKER", &worker)
-            .env("SKERRY_DATA_DIR", product::data());
-        command
+    let mut all = Selection {
+        worker: wasm::build(false)?,
+        features: Vec::new(),
+        s3: None,
     };
+    if !quick {
+        all.add_what_can_be_built()?;
+    }
     step(
         "build the binary",
-        &mut with_worker(&[&["build"], NATIVE, &["--bin", "skerry"]]),
+        &mut all.cargo("build", &["--bin", "skerry"]),
     )?;
-    step(
-        "lints",
-        &mut with_worker(&[
-            &["clippy"],
-            NATIVE,
-            &["--all-targets", "--", "-D", "warnings"],
-        ]),
-    )?;
-    step("tests", &mut with_worker(&[&["test"], NATIVE]))?;
+    let lints = ["--all-targets", "--", "-D", "warnings"];
+    step("lints", &mut all.cargo("clippy", &lints))?;
+    step("tests", &mut all.cargo("test", &[]))?;
     // Real processes, real time: one at a time.
     let alone = [
         "--test",
@@ -39,7 +33,7 @@ pub fn run(quick: bool) -> anyhow::Result<()> {
         "--nocapture",
         "--include-ignored",
     ];
-    let mut scenarios = with_worker(&[&["test"], NATIVE, &alone]);
+    let mut scenarios = all.cargo("test", &alone);
     scenarios.env("SKERRY_BIN", target().join("release/skerry"));
     step("scenarios with real processes", &mut scenarios)?;
     if quick {
@@ -48,57 +42,53 @@ pub fn run(quick: bool) -> anyhow::Result<()> {
         );
         return Ok(());
     }
-    // By itself: the whole selection with one more feature would compile wasmtime again.
-    let imports = ["test", "--release", "--lib", "imports"];
-    let parquet = [
-        "--package",
-        "skerry-origin-gateway",
-        "--features",
-        "parquet",
-    ];
-    step("feature parquet", &mut with_worker(&[&imports, &parquet]))?;
-    shards()?;
-    snapshots()?;
+    // What `cargo xtask up` builds has none of the optional features.
+    all.features.clear();
+    let mut check = all.cargo("check", &["--lib", "--bins"]);
+    step("without optional features", &mut check)?;
     tools::deny()?;
     tools::asan()?;
     tools::fuzz(60)
 }
 
-/// Snapshots in a real S3 server.
-fn snapshots() -> anyhow::Result<()> {
-    let Some(server) = s3::Server::start()? else {
-        eprintln!("== snapshots in S3 were NOT tested");
-        return Ok(());
-    };
-    let all = ["test", "--release", "--package", "skerry-vector-backup"];
-    let mut command = cargo(&[all.as_slice(), &["--features", "s3"]].concat());
-    step("snapshots in S3", server.told(&mut command))
+/// One profile and one selection of packages and features for the binary, the tests and the lints:
+/// dependencies are compiled once.
+struct Selection {
+    worker: PathBuf,
+    features: Vec<&'static str>,
+    s3: Option<s3::Server>,
 }
 
-/// Coordination by a real etcd, and shard processes that are killed.
-fn shards() -> anyhow::Result<()> {
-    if !tools::etcd() {
-        eprintln!("== shards with etcd were NOT tested");
-        return Ok(());
+impl Selection {
+    fn cargo(&self, what: &str, args: &[&str]) -> Command {
+        let features: Vec<&str> = self
+            .features
+            .iter()
+            .flat_map(|feature| ["--features", *feature])
+            .collect();
+        let mut command = cargo(&[&[what], NATIVE, &features, args].concat());
+        command
+            .env("SKERRY_WORKER", &self.worker)
+            .env("SKERRY_DATA_DIR", product::data());
+        if let Some(server) = &self.s3 {
+            server.told(&mut command);
+        }
+        command
     }
-    let all = ["test", "--release", "--package", "skerry-vector-shard"];
-    let etcd = ["--features", "etcd"];
-    step(
-        "shards with etcd",
-        &mut cargo(&[all.as_slice(), &etcd].concat()),
-    )?;
-    // The operators' commands need the whole binary, with etcd in it.
-    let binary = product::build(&["etcd".to_owned()])?;
-    let scenario = ["test", "--release", "--package", "skerry-scenarios"];
-    let alone = [
-        "--test",
-        "scenarios",
-        "--",
-        "--nocapture",
-        "--include-ignored",
-        "shards::",
-    ];
-    let mut scenario = cargo(&[scenario.as_slice(), &etcd, &alone].concat());
-    scenario.env("SKERRY_BIN", binary);
-    step("shard processes and their operators", &mut scenario)
+    fn add_what_can_be_built(&mut self) -> anyhow::Result<()> {
+        self.features.push("skerry/parquet");
+        if tools::etcd() {
+            self.features
+                .extend(["skerry/etcd", "skerry-scenarios/etcd"]);
+        } else {
+            eprintln!("== shards with etcd were NOT tested");
+        }
+        self.s3 = s3::Server::start()?;
+        if self.s3.is_some() {
+            self.features.push("skerry/s3");
+        } else {
+            eprintln!("== snapshots in S3 were NOT tested");
+        }
+        Ok(())
+    }
 }

@@ -9,7 +9,7 @@ use crate::settings::{Settings, usage};
 use anyhow::{Context, bail};
 use clap::Subcommand;
 use serde_json::json;
-use skerry_vector_index::{DIM_MAX, Metric, Spec, Stored, store};
+use skerry_vector_index::{CodeKind, DIM_MAX, Metric, Spec, Stored, store};
 use skerry_vector_shard::table::SHARDS_MAX;
 use skerry_vector_shard::{Collections, Draft, NodeId, Options, Tls};
 use std::net::SocketAddr;
@@ -64,6 +64,16 @@ pub struct Args {
     /// How vectors lie on disk: f32 or f16.
     #[arg(long)]
     stored: Option<String>,
+    /// How vectors are coded in memory: bytes, or bits, which take a fraction of the memory and read more
+    /// from disk. Segments that are there keep theirs until they are merged.
+    #[arg(long)]
+    codes: Option<String>,
+    /// Threads of a seal or a compaction.
+    #[arg(long, value_name = "N")]
+    build_threads: Option<usize>,
+    /// Share of their time that the threads of compaction may take, in percent.
+    #[arg(long, value_name = "PERCENT")]
+    cpu_percent: Option<u32>,
     /// Fields that filters may name, with commas between.
     #[arg(long, value_name = "FIELD,...")]
     fields: Option<String>,
@@ -105,6 +115,7 @@ pub fn run(args: Args, settings: &Settings) -> anyhow::Result<ExitCode> {
     let dir = PathBuf::from(settings.text("vector.dir", args.dir.clone())?);
     let listen = settings.parsed("vector.listen", args.listen)?;
     let spec = spec(&args, settings)?;
+    let kept = kept(&args, settings)?;
     let id = settings.text("vector.node", args.node_id)?;
     let id: NodeId = id.parse().map_err(|error| usage(format!("{error}")))?;
     let admin = settings.parsed("vector.admin", args.admin)?;
@@ -136,7 +147,7 @@ pub fn run(args: Args, settings: &Settings) -> anyhow::Result<ExitCode> {
         let coordination = etcd.coordination(&dir, &prefix).await?;
         let stores = Arc::new(Collections {
             spec,
-            options: store::Options::default(),
+            options: kept,
         });
         let mut options = Options::new(id, dir.clone(), coordination, stores);
         options.listen = listen;
@@ -201,6 +212,33 @@ fn spec(args: &Args, settings: &Settings) -> anyhow::Result<Spec> {
             other => return Err(usage(format!("stored {other:?} is none of f32, f16"))),
         },
         fields,
+    })
+}
+
+/// How a node uses memory and processor.
+fn kept(args: &Args, settings: &Settings) -> anyhow::Result<store::Options> {
+    let codes = match settings.text("vector.codes", args.codes.clone())?.as_str() {
+        "bytes" => CodeKind::Bytes,
+        "bits" => CodeKind::Bits,
+        other => return Err(usage(format!("codes {other:?} are none of bytes, bits"))),
+    };
+    let build_threads = settings.parsed("vector.build_threads", args.build_threads)?;
+    if !(1..=64).contains(&build_threads) {
+        return Err(usage(format!(
+            "vector.build_threads = {build_threads}: 1 to 64"
+        )));
+    }
+    let cpu_percent = settings.parsed("vector.cpu_percent", args.cpu_percent)?;
+    if !(1..=100).contains(&cpu_percent) {
+        return Err(usage(format!(
+            "vector.cpu_percent = {cpu_percent}: 1 to 100"
+        )));
+    }
+    Ok(store::Options {
+        codes,
+        build_threads,
+        cpu_percent,
+        ..store::Options::default()
     })
 }
 

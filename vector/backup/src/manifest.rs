@@ -47,11 +47,12 @@ impl From<&Spec> for Kind {
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (dim, metric, stored) = (self.dim, &self.metric, &self.stored);
-        write!(f, "--dim {dim} --metric {metric} --stored {stored}")?;
-        if !self.fields.is_empty() {
-            write!(f, " --fields {}", self.fields.join(","))?;
-        }
-        Ok(())
+        let fields = self.fields.join(",");
+        // Said even where there are none: a node has some unless it is told.
+        write!(
+            f,
+            "--dim {dim} --metric {metric} --stored {stored} --fields={fields}"
+        )
     }
 }
 

@@ -189,6 +189,8 @@ fn store_of(text: &str, make: bool) -> Result<Arc<dyn ObjectStore>, Error> {
     };
     if make {
         std::fs::create_dir_all(&folder).map_err(|error| refuse(error.to_string()))?;
+    } else if !folder.is_dir() {
+        return Err(refuse("there is no such folder".to_owned()));
     }
     let files = LocalFileSystem::new_with_prefix(&folder);
     let files = files.map_err(|error| refuse(error.to_string()))?;

@@ -115,7 +115,7 @@ async fn scenario() {
         .unwrap();
     let etcd: Arc<dyn Coordination> = Arc::new(etcd);
     cluster.settled().await;
-    let router = Router::new(Arc::clone(&etcd), None);
+    let router = Router::new(etcd.clone(), None);
     for (at, chunk) in world.vectors.chunks(1_000).enumerate() {
         let writes = chunk
             .iter()

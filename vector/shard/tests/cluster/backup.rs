@@ -1,6 +1,7 @@
 //! Snapshots of nodes: running ones and folders of those that are down; what is made of them serves.
 
-use crate::harness::{Cluster, Model, ask, check, node, query, spec, until, upsert};
+use crate::harness::{Cluster, ask, node, query, spec, until, upsert};
+use crate::load::{Model, check};
 use skerry_vector_backup::Snapshots;
 use skerry_vector_shard::coordination::embedded::Embedded;
 use skerry_vector_shard::{

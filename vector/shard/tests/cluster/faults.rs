@@ -1,6 +1,7 @@
 //! Kills, takeovers, cuts.
 
 use crate::harness::*;
+use crate::load::*;
 use skerry_vector_shard::wire::grpc as g;
 use skerry_vector_shard::{Error, ReadToken};
 

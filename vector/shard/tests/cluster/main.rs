@@ -5,6 +5,7 @@ mod backup;
 mod coordination;
 mod faults;
 mod harness;
+mod load;
 mod moves;
 mod placing;
 mod serving;

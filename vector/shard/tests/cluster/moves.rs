@@ -1,6 +1,7 @@
 //! Slots that change hands under load.
 
 use crate::harness::*;
+use crate::load::*;
 use g::migrate_request::Verb;
 use skerry_vector_shard::wire::grpc as g;
 use skerry_vector_shard::{Router, ShardId, slot_of};

@@ -2,6 +2,7 @@
 //! set is smaller than it was.
 
 use crate::harness::*;
+use crate::load::*;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use skerry_vector_index::{Record, Write};

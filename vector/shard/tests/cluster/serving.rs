@@ -1,6 +1,7 @@
 //! A cluster that is well.
 
 use crate::harness::*;
+use crate::load::*;
 use skerry_types::Slot;
 use skerry_vector_index::Write;
 use skerry_vector_shard::wire::{self, grpc as g};

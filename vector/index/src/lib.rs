@@ -34,7 +34,7 @@ pub use graph::CodeKind;
 use graph::{BuildOptions, Packed, Scratch};
 pub use kernels::kernel_name;
 pub use payload::{Damaged, Moved, NewRow, PayloadIndex};
-pub use plan::{Costs, Plan, plan};
+pub use plan::{Costs, Plan, Size, plan};
 pub use spec::{Found, Merge, Query, Record, Spec, Stored, Write};
 
 /// Up to this many vectors an exact scan is used.

@@ -10,7 +10,7 @@
 
 use super::codes::{CodeKind, Codes};
 use super::nodes::{Input, Nodes};
-use super::prune::{Room, prune};
+use super::prune::{Choice, Room, prune};
 use super::search::{Score, Scratch, starts};
 use super::{BuildOptions, DEGREE, Links, NONE, Packed, repair};
 use crate::Metric;
@@ -250,20 +250,17 @@ impl<'a> Worker<'a> {
         }
         let query = &self.query;
         self.scratch
-            .walk(links, &ForNode { space, node, query }, None, false);
+            .walk(links, &ForNode { space, node, query }, None);
         self.found.clear();
         self.found
             .extend(self.scratch.found().map(|near| (near.node(), near.score)));
         let mut chosen = Vec::with_capacity(options.chosen);
-        let most = options.chosen.clamp(1, DEGREE);
-        prune(
-            space,
-            &self.found,
-            most,
-            options.alpha,
-            &mut self.room,
-            &mut chosen,
-        );
+        let choice = Choice {
+            most: options.chosen.clamp(1, DEGREE),
+            enough: options.chosen,
+            alpha: options.alpha,
+        };
+        prune(space, &self.found, choice, &mut self.room, &mut chosen);
         chosen
     }
 }
@@ -354,14 +351,12 @@ fn put_in(
         if all.len() > DEGREE {
             all.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
             let mut kept = Vec::with_capacity(DEGREE);
-            prune(
-                space,
-                &all,
-                DEGREE,
-                options.alpha,
-                &mut worker.room,
-                &mut kept,
-            );
+            let choice = Choice {
+                most: DEGREE,
+                enough: options.chosen,
+                alpha: options.alpha,
+            };
+            prune(space, &all, choice, &mut worker.room, &mut kept);
             all = kept;
         }
         (to, all)

@@ -24,7 +24,7 @@ use crate::{IndexError, Metric};
 pub use codes::CodeKind;
 use codes::Codes;
 pub(crate) use nodes::Input;
-pub use search::{SEEDS_MAX, Scratch};
+pub use search::Scratch;
 pub use sections::{BadSections, Section};
 
 /// Links of a node, at most. 32 are twice the customary M = 16, as in a bottom layer.
@@ -42,8 +42,8 @@ pub struct BuildOptions {
     pub ef: usize,
     /// Links that a new node chooses; the rest of [`DEGREE`] is for those that choose it.
     pub chosen: usize,
-    /// How much nearer to a chosen neighbour than to the node a candidate must be to be left out: 1 for
-    /// as near; more keeps more links.
+    /// A candidate that is nearer to a chosen neighbour than to the node is left out. Where fewer than
+    /// `chosen` are left, those come back that are not so many times as near, at least 1.
     pub alpha: f32,
     /// How nodes are coded when the graph is searched. It is built by bytes.
     pub codes: CodeKind,
@@ -184,6 +184,10 @@ impl Packed {
     }
 
     /// Bytes that a search reads from: codes, links, entries.
+    pub fn code_bytes(&self) -> usize {
+        self.codes.bytes()
+    }
+
     pub fn hot_bytes(&self) -> usize {
         self.codes.bytes()
             + size_of_val(&*self.links.0)

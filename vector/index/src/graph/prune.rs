@@ -1,4 +1,5 @@
-//! Choosing links: near, but in different directions (Malkov and Yashunin 2016, algorithm 4).
+//! Choosing links: near, but in different directions (Malkov and Yashunin 2016, algorithm 4), and more
+//! of them where those are few (Subramanya et al. 2019, as a second pass).
 
 use super::build::Space;
 use crate::sq8::CodedQuery;
@@ -25,9 +26,36 @@ impl Room {
     }
 }
 
-/// Of `candidates` with their scores for one node, best first, those that stay, at most `most`: each
-/// is nearer to the node than to any that stays before it.
+/// What is chosen of candidates.
+#[derive(Clone, Copy)]
+pub struct Choice {
+    pub most: usize,
+    /// Where fewer than so many are nearer to the node than to any chosen before them, those are chosen
+    /// too that are not `alpha` times as near to one.
+    pub enough: usize,
+    pub alpha: f32,
+}
+
+/// Of `candidates` with their scores for one node, best first, those that stay, best first.
 pub fn prune(
+    space: &Space,
+    candidates: &[(u32, f32)],
+    choice: Choice,
+    room: &mut Room,
+    out: &mut Vec<(u32, f32)>,
+) {
+    out.clear();
+    room.kept.clear();
+    add(space, candidates, choice.most, 1.0, room, out);
+    let enough = choice.enough.min(choice.most);
+    if out.len() < enough && out.len() < candidates.len() && choice.alpha > 1.0 {
+        add(space, candidates, enough, choice.alpha, room, out);
+        out.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+    }
+}
+
+/// Adds candidates that are not `alpha` times as near to one that stays as to the node.
+fn add(
     space: &Space,
     candidates: &[(u32, f32)],
     most: usize,
@@ -35,11 +63,12 @@ pub fn prune(
     room: &mut Room,
     out: &mut Vec<(u32, f32)>,
 ) {
-    out.clear();
-    room.kept.clear();
     for (candidate, score) in candidates {
-        if out.len() == most {
+        if out.len() >= most {
             break;
+        }
+        if room.kept.contains(candidate) {
+            continue;
         }
         if !out.is_empty() {
             space.codes.take_for_query(*candidate, &mut room.query);

@@ -10,15 +10,11 @@ use std::cell::RefCell;
 const FETCHED: usize = super::DEGREE;
 /// Entries that a search starts from: the best of the sample.
 const STARTS: usize = 4;
-/// Nodes of those that pass that a search within a filter starts from, at most.
-pub const SEEDS_MAX: usize = 64;
-/// Nodes scored for each one looked at, at most, where links of links are followed.
-const FRESH_MAX: usize = 2 * super::DEGREE;
 /// Rows scored at once by a scan.
 const SCAN_ROWS: usize = 32;
 /// With a filter, nodes kept for each that passes, at most: beyond that the filter passes too little
 /// near the query for a sweep.
-const SPREAD_MAX: usize = 8;
+const SPREAD_MAX: usize = 16;
 
 /// Room that a search works in. Reused from search to search; one search at a time.
 #[derive(Default)]
@@ -54,10 +50,6 @@ impl Visited {
         self.stamps
             .get_mut(node as usize)
             .is_some_and(|stamp| std::mem::replace(stamp, self.now) != self.now)
-    }
-
-    fn is_seen(&self, node: u32) -> bool {
-        self.stamps.get(node as usize) == Some(&self.now)
     }
 }
 
@@ -181,7 +173,6 @@ impl Scratch {
         links: &Links,
         score: &impl Score,
         allow: Option<&dyn Fn(u32) -> bool>,
-        within: bool,
     ) {
         let mut at = 0;
         while let Some(near) = self.pool.kept.get_mut(at) {
@@ -195,10 +186,7 @@ impl Scratch {
                 links.fetch(next.node());
             }
             self.fresh.clear();
-            match allow {
-                Some(allow) if within => self.gather_within(links, node, allow),
-                _ => self.gather(links, node, score),
-            }
+            self.gather(links, node, score);
             score.scores(&self.fresh, &mut self.products, &mut self.scores);
             let mut first = at + 1;
             for (node, score) in self.fresh.iter().zip(&self.scores) {
@@ -230,29 +218,6 @@ impl Scratch {
         }
     }
 
-    /// The links of a node that pass, and those of links that do not (Patel et al. 2024, ACORN-1).
-    fn gather_within(&mut self, links: &Links, node: u32, allow: &dyn Fn(u32) -> bool) {
-        for link in links.of(node) {
-            if !self.visited.first(*link) {
-                continue;
-            }
-            if allow(*link) {
-                self.fresh.push(*link);
-                continue;
-            }
-            for further in links.of(*link) {
-                if self.fresh.len() >= FRESH_MAX {
-                    return;
-                }
-                // What does not pass stays unseen: its own links may be wanted later.
-                if !self.visited.is_seen(*further) && allow(*further) {
-                    self.visited.first(*further);
-                    self.fresh.push(*further);
-                }
-            }
-        }
-    }
-
     /// What was found, best first.
     pub(super) fn found(&self) -> impl Iterator<Item = Near> + '_ {
         self.pool.kept.iter().filter(|near| near.passes()).copied()
@@ -275,7 +240,7 @@ pub(super) fn starts(scores: &[f32]) -> [(usize, f32); STARTS] {
 
 impl Packed {
     /// The best `want` rows by codes with their approximate scores, best first. With a filter fewer,
-    /// where too little near the query passes: see [`Packed::candidates_within`].
+    /// where too little near the query passes.
     pub fn candidates(
         &self,
         scratch: &mut Scratch,
@@ -298,46 +263,8 @@ impl Packed {
             }
         }
         let codes = &self.codes;
-        scratch.walk(&self.links, &ForQuery { codes, query }, of_node, false);
+        scratch.walk(&self.links, &ForQuery { codes, query }, of_node);
         self.rows_found(scratch, want, allow)
-    }
-
-    /// The same among rows that pass a filter, walking only on those and through their neighbours:
-    /// for filters that few rows pass. `seeds` are some rows that pass.
-    pub fn candidates_within(
-        &self,
-        scratch: &mut Scratch,
-        query: &CodedQuery,
-        want: usize,
-        ef: usize,
-        seeds: &[u32],
-        allow: &dyn Fn(u32) -> bool,
-    ) -> Vec<(u32, f32)> {
-        scratch.start(self.nodes(), ef.max(want).max(1), false);
-        let of_node = |node: u32| self.rows_of(node).any(allow);
-        let mut seeds: Vec<u32> = seeds
-            .iter()
-            .take(SEEDS_MAX)
-            .map(|row| self.node_of(*row))
-            .collect();
-        seeds.retain(|seed| (*seed as usize) < self.nodes());
-        let (products, scores) = (&mut scratch.products, &mut scratch.scores);
-        self.codes.scores(query, &seeds, products, scores);
-        for (at, score) in starts(scores) {
-            if let Some(seed) = seeds.get(at)
-                && score > f32::NEG_INFINITY
-            {
-                scratch.enter(*seed, score, true);
-            }
-        }
-        let codes = &self.codes;
-        scratch.walk(
-            &self.links,
-            &ForQuery { codes, query },
-            Some(&of_node),
-            true,
-        );
-        self.rows_found(scratch, want, Some(allow))
     }
 
     fn rows_found(

@@ -10,9 +10,9 @@ use super::recent::{BLOCK_ROWS, Block, Row};
 use super::score::{FromDisk, normalise, query};
 use super::view::{RecentRef, SealedRef, View};
 use crate::exact::Best;
-use crate::graph::{self, SEEDS_MAX, Scratch};
+use crate::graph::{self, Scratch};
 use crate::kernels;
-use crate::plan::{Plan, plan};
+use crate::plan::{Plan, Size, plan};
 use crate::{
     Found, IndexError, Merge, Metric, QUERY_VECTORS_MAX, Query, RESULTS_MAX, Spec, Stored,
 };
@@ -178,15 +178,13 @@ impl Prepared<'_> {
         let packed = &one.segment.packed;
         let rows = one.segment.rows() as u32;
         let live = rows.saturating_sub(one.dead.count() as u32);
-        let plan = plan(
+        let size = Size {
             rows,
             live,
-            matching.len(),
-            packed.dim(),
-            graph::DEGREE,
-            self.ef,
-            self.k,
-        );
+            code_bytes: packed.code_bytes(),
+            degree: graph::DEGREE,
+        };
+        let plan = plan(size, matching.len(), self.ef, self.k);
         let allow = |row: u32| matching.contains(row) && !one.dead.contains(row);
         let want = packed.rescored(self.k, self.ef);
         self.by_routes(|route| {
@@ -194,10 +192,6 @@ impl Prepared<'_> {
             let found = match plan {
                 Plan::Scan => Vec::new(),
                 Plan::GraphSweep => packed.candidates(scratch, &query, want, self.ef, Some(&allow)),
-                Plan::TwoHop => {
-                    let seeds = seeds(matching);
-                    packed.candidates_within(scratch, &query, want, self.ef, &seeds, &allow)
-                }
             };
             if found.len() >= want {
                 return found;
@@ -285,15 +279,6 @@ impl Prepared<'_> {
         }
         best.into_sorted().into_iter().map(|(row, _)| row).collect()
     }
-}
-
-/// Some rows that pass, from all over the segment.
-fn seeds(matching: &RoaringBitmap) -> Vec<u32> {
-    let step = matching.len().div_ceil(SEEDS_MAX as u64).max(1);
-    let places = (0..matching.len()).step_by(usize::try_from(step).unwrap_or(usize::MAX));
-    places
-        .filter_map(|place| matching.select(place as u32))
-        .collect()
 }
 
 fn order(a: &Hit, b: &Hit) -> std::cmp::Ordering {

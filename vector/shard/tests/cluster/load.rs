@@ -8,6 +8,7 @@ use skerry_vector_shard::{Ask, Router};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// What must be there: versions by id; ids that were deleted are not in it.

@@ -161,22 +161,20 @@ mod tests {
             let leaves = (1..end).map(|_| leaf());
             [full(1)].into_iter().chain(leaves).chain(more).collect()
         };
-        // (links of the lost nodes, who links to the first of them, entries that are added)
-        let cases: [(&str, Vec<Vec<u32>>, Option<u32>, usize); 5] = [
-            ("the nearest with room", vec![vec![3, 4]], Some(3), 0),
-            ("one with none is passed over", vec![vec![0, 4]], Some(4), 0),
-            ("a neighbour of it, if need be", vec![vec![0]], Some(1), 0),
-            (
-                "a chain, from its end",
-                vec![vec![end + 1], vec![2]],
-                Some(end + 1),
-                0,
-            ),
-            ("nobody", vec![vec![]], None, 1),
+        // (links of the lost nodes, who links to the first of them, or that it is an entry)
+        type Case<'a> = (&'a str, &'a [&'a [u32]], Option<u32>);
+        let cases: [Case<'_>; 5] = [
+            ("the nearest with room", &[&[3, 4]], Some(3)),
+            ("one with none is passed over", &[&[0, 4]], Some(4)),
+            ("a neighbour of it, if need be", &[&[0]], Some(1)),
+            ("a chain, from its end", &[&[end + 1], &[2]], Some(end + 1)),
+            ("nobody", &[&[]], None),
         ];
-        for (case, lost, giver, added) in cases {
-            let (links, entries) = repaired(&star(lost), &[0]);
+        for (case, lost, giver) in cases {
+            let lost = lost.iter().map(|links| links.to_vec());
+            let (links, entries) = repaired(&star(lost.collect()), &[0]);
             let given = (0..end + 2).find(|node| links.of(*node).contains(&end));
+            let added = usize::from(giver.is_none());
             assert_eq!((given, entries.len() - 1), (giver, added), "{case}");
         }
     }

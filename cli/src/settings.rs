@@ -59,7 +59,7 @@ settings! {
     "vector.fields" "SKERRY_VECTOR_FIELDS" = "model": "fields that filters may name",
     "vector.shards" "SKERRY_VECTOR_SHARDS" = "1": "shards of the first table",
     "vector.nodes" "SKERRY_VECTOR_NODES" = "": "nodes of the first table; without it the node itself",
-    "vector.codes" "SKERRY_VECTOR_CODES" = "bytes": "how vectors are coded in memory: bytes, or bits (an eighth of the memory, more reads)",
+    "vector.codes" "SKERRY_VECTOR_CODES" = "bytes": "how vectors are coded in memory: bytes, or bits (a third of the memory, more reads)",
     "vector.build_threads" "SKERRY_VECTOR_BUILD_THREADS" = "1": "threads of a seal or a compaction, 1 to 64",
     "vector.cpu_percent" "SKERRY_VECTOR_CPU_PERCENT" = "50": "share of their time that the threads of compaction may take, 1 to 100",
     "vector.lease_ms" "SKERRY_VECTOR_LEASE_MS" = "3000": "how long a leader leads without an answer of coordination",

@@ -10,13 +10,16 @@
 //! They cost the same at p = sqrt(nd / n) where the codes fit (about 10 % of 25,000 rows), and at twice
 //! that where they do not (about 6 % of a million). Between the two there is no room for a third way: a
 //! walk within the rows that pass, by neighbours' neighbours (ACORN-1: Patel et al. 2024), was measured
-//! and left (`docs/adr/0018-two-ways-under-a-filter.md`).
+//! and left (`docs/adr/0018-two-ways-under-a-filter.md`). A sweep is no choice where p is so small that
+//! the nodes it may keep would end it before `ef` that pass are found, however dear a scan is.
 //!
 //! The estimates hold for filters that have nothing to do with where the query is. One that passes
 //! far from it makes a sweep longer than estimated: it ends where it keeps several times `ef`, and a
 //! scan follows.
 //!
 //! Invariants: pure; where the graph could not find more than it must return, a scan is chosen.
+
+use crate::graph::SPREAD_MAX;
 
 /// A way to run a filtered search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +58,9 @@ const DISTANCE_SCANS: [f64; 2] = [1.0, 4.0];
 const CACHED_BYTES: [f64; 2] = [16e6, 256e6];
 /// Share of the rows that pass which a graph search may be asked for, as 1 in so many.
 const ASKED_SHARE: u64 = 4;
+/// The smallest share that a sweep may be asked for. It keeps [`SPREAD_MAX`] nodes for each that passes,
+/// and half of those where fewer pass near the query than elsewhere.
+const SWEPT_SHARE_MIN: f64 = 2.0 / SPREAD_MAX as f64;
 
 /// Chooses the way for `k` results with `ef` candidates, where `matching` rows pass.
 #[must_use]
@@ -82,6 +88,9 @@ impl Costs {
             return costs;
         }
         let pass = matching as f64 / f64::from(size.rows);
+        if pass < SWEPT_SHARE_MIN {
+            return costs;
+        }
         let searched = searched(size.rows, size.degree as f64, ef as f64);
         costs.sweep = searched / pass * distance_scans(size.code_bytes);
         costs
@@ -134,6 +143,10 @@ mod tests {
             (25_000, 0.5, 100, Plan::GraphSweep),
             (1_000_000, 0.0005, 48, Plan::Scan),
             (1_000_000, 0.05, 48, Plan::Scan),
+            // A sweep would cost less and find less.
+            (1_000_000, 0.06, 10, Plan::Scan),
+            (8_000_000, 0.06, 48, Plan::Scan),
+            (8_000_000, 0.07, 48, Plan::GraphSweep),
             (1_000_000, 0.2, 48, Plan::GraphSweep),
             (1_000_000, 1.0, 48, Plan::GraphSweep),
         ] {
@@ -146,7 +159,7 @@ mod tests {
     /// Where a scan and a sweep cost the same.
     #[test]
     fn scan_and_sweep_meet_where_they_should() {
-        for (rows, ef, from, to) in [(25_000, 16, 0.08, 0.13), (1_000_000, 48, 0.05, 0.07)] {
+        for (rows, ef, from, to) in [(25_000, 16, 0.08, 0.13), (1_000_000, 48, 0.06, 0.07)] {
             let meet = (1..1_000).map(|of| f64::from(of) / 1_000.0).find(|pass| {
                 let matching = (f64::from(rows) * pass) as u64;
                 let costs = Costs::of(size(rows, rows, DEGREE), matching, ef, 10);

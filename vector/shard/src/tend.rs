@@ -243,3 +243,35 @@ fn note_replicas(tracker: &mut Tracker, table: &ShardTable, shard: ShardId) {
     let copies = placing.map_or(listed, Placing::copies);
     tracker.on_replicas(copies, placing.is_some());
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::Draft;
+
+    /// While a single replica moves to another node the table lists both, and the one that leads goes on
+    /// confirming alone until the other has caught up.
+    #[test]
+    fn copies_on_their_way_are_not_waited_for() {
+        let names = |text: &str| -> Vec<NodeId> {
+            let each = text.split(' ').map(|name| NodeId::new(name).unwrap());
+            each.collect()
+        };
+        for (from, to, alone) in [
+            ("a", "b", true),
+            ("a", "b c", true),
+            ("a b", "c", true),
+            ("a b", "b c", false),
+        ] {
+            let shard = ShardId(0);
+            let table = Draft::first(&[names(from)]).unwrap().settle(1).unwrap();
+            let moving = table.replace(shard, &names(to), 1).unwrap();
+            let moving = moving.settle(2).unwrap();
+            let me = NodeId::new("a").unwrap();
+            let mut tracker = Tracker::new(me.clone(), [me], 2, 7);
+            assert!(!tracker.is_enough());
+            note_replicas(&mut tracker, &moving, shard);
+            assert_eq!(tracker.is_enough(), alone, "{from} to {to}");
+        }
+    }
+}

@@ -24,6 +24,7 @@ use crate::{IndexError, Metric};
 pub use codes::CodeKind;
 use codes::Codes;
 pub(crate) use nodes::Input;
+pub(crate) use search::SPREAD_MAX;
 pub use search::Scratch;
 pub use sections::{BadSections, Section};
 

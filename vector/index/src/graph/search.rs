@@ -14,7 +14,7 @@ const STARTS: usize = 4;
 const SCAN_ROWS: usize = 32;
 /// With a filter, nodes kept for each that passes, at most: beyond that the filter passes too little
 /// near the query for a sweep.
-const SPREAD_MAX: usize = 16;
+pub const SPREAD_MAX: usize = 32;
 
 /// Room that a search works in. Reused from search to search; one search at a time.
 #[derive(Default)]

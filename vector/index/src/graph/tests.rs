@@ -121,6 +121,37 @@ fn twins_are_all_found() {
 }
 
 #[test]
+fn nodes_with_few_directions_are_linked_to_near_ones_too() {
+    let metric = Metric::L2;
+    // Each query is a vector, moved a little.
+    let vectors = clustered(3_000, 1, 12, metric);
+    let moved = |(at, x): (usize, &f32)| x + 0.0004 * (at * 7_919 % 101) as f32 - 0.02;
+    let queries: Vec<f32> = vectors.iter().enumerate().map(moved).collect();
+    let of = |alpha: f32| {
+        let options = BuildOptions {
+            alpha,
+            ..BuildOptions::default()
+        };
+        let packed = Packed::build(DIM, metric, &vectors, &options).unwrap();
+        let of_node = |node: u32| packed.links.of(node).len();
+        let links: usize = (0..packed.nodes() as u32).map(of_node).sum();
+        let mut scratch = Scratch::default();
+        let each = queries.chunks_exact(DIM).step_by(5).map(|query| {
+            let found = packed.search(&mut scratch, query, 10, 16, &vectors);
+            let rows: Vec<u32> = found.iter().map(|(row, _)| *row).collect();
+            recall(&rows, &exact(metric, &vectors, query, 10, |_| true))
+        });
+        (
+            links as f64 / packed.nodes() as f64,
+            each.sum::<f64>() / 600.0,
+        )
+    };
+    let ((links, recall), (more, better)) = (of(1.0), of(BuildOptions::default().alpha));
+    assert!(more > links * 1.1, "{more} links a node, {links} without");
+    assert!(better > recall + 0.002, "recall {better}, {recall} without");
+}
+
+#[test]
 fn threads_make_the_same_graph() {
     let vectors = clustered(2_000, 20, 5, Metric::Dot);
     let with = |threads: usize| {

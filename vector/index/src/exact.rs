@@ -11,6 +11,8 @@ use crate::kernels;
 const CODED_SHARE: usize = 4;
 /// Rows kept beyond the wanted ones before the worst are sorted out.
 const SPARE: usize = 256;
+/// The same of [`Best`], whose callers ask what a row must be worth.
+const BEST_SPARE: usize = 32;
 
 /// All rows, one after another, filled up with zeros to whole lanes.
 pub struct Rows {
@@ -200,26 +202,30 @@ impl Hopeful {
 pub struct Best {
     k: usize,
     kept: Vec<u64>,
+    /// What is not before this is not among the best.
+    worst: u64,
 }
 
 impl Best {
     pub fn new(k: usize) -> Self {
         Self {
             k,
-            kept: Vec::with_capacity(k * 2 + SPARE),
+            kept: Vec::with_capacity(k * 2 + BEST_SPARE),
+            worst: u64::MAX,
         }
     }
 
+    /// Whether a row with this score may be among the best.
+    #[inline(always)]
+    pub fn takes(&self, row: u32, score: f32) -> bool {
+        score > f32::NEG_INFINITY && key(row, score) < self.worst
+    }
+
+    #[inline(always)]
     pub fn offer(&mut self, row: u32, score: f32) {
-        if score > f32::NEG_INFINITY {
-            let bits = score.to_bits();
-            let descending = if bits >> 31 == 1 {
-                bits
-            } else {
-                !(bits | 1 << 31)
-            };
-            self.kept.push(u64::from(descending) << 32 | u64::from(row));
-            if self.kept.len() >= self.k * 2 + SPARE {
+        if self.takes(row, score) {
+            self.kept.push(key(row, score));
+            if self.kept.len() >= self.k * 2 + BEST_SPARE {
                 self.cut();
             }
         }
@@ -227,7 +233,8 @@ impl Best {
 
     fn cut(&mut self) {
         if self.k > 0 && self.kept.len() > self.k {
-            self.kept.select_nth_unstable(self.k - 1);
+            let (_, worst, _) = self.kept.select_nth_unstable(self.k - 1);
+            self.worst = *worst;
         }
         self.kept.truncate(self.k);
     }
@@ -246,6 +253,18 @@ impl Best {
         });
         restored.collect()
     }
+}
+
+/// Orders by score, greatest first, then by row.
+#[inline(always)]
+fn key(row: u32, score: f32) -> u64 {
+    let bits = score.to_bits();
+    let descending = if bits >> 31 == 1 {
+        bits
+    } else {
+        !(bits | 1 << 31)
+    };
+    u64::from(descending) << 32 | u64::from(row)
 }
 
 #[inline(always)]

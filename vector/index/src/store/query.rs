@@ -6,7 +6,7 @@
 
 use super::error::StoreError;
 use super::filter;
-use super::recent::{BLOCK_ROWS, Block, Row};
+use super::recent::BLOCK_ROWS;
 use super::score::{FromDisk, normalise, query};
 use super::view::{RecentRef, SealedRef, View};
 use crate::exact::Best;
@@ -214,68 +214,70 @@ impl Prepared<'_> {
         rows
     }
 
+    /// Of the newest records more than the results wanted: an old version and its new one may both be
+    /// among them.
     fn recent(&self, segment: usize, one: &RecentRef) -> Result<Vec<Hit>, StoreError> {
         let length = one.length.unwrap_or_else(|| one.rows.len());
-        let mut rows = Vec::new();
+        let mut rows = self.of_blocks(one, length)?;
+        let from = length / BLOCK_ROWS * BLOCK_ROWS;
+        rows.extend(self.one_by_one(one, from as u32..length as u32));
+        let alive = rows.into_iter().filter(|row| !one.dead.contains(*row));
+        let alive = alive.filter_map(|at| Some((at, one.rows.get(at)?)));
+        let hits = alive.map(|(at, row)| Hit {
+            score: self.score(&row.record.vector),
+            seq: row.seq,
+            segment,
+            row: at,
+        });
+        Ok(hits.collect())
+    }
+
+    /// Rows of full blocks that pass and are worth an exact score, by the greatest of their scores by
+    /// codes. Whether a row passes is asked only where its score is good enough.
+    fn of_blocks(&self, one: &RecentRef, length: usize) -> Result<Vec<u32>, StoreError> {
+        let mut best = Best::new(self.want() * self.routes.len());
+        let (mut products, mut scores) = (Vec::new(), Vec::new());
+        let mut greatest: Vec<f32> = Vec::with_capacity(BLOCK_ROWS);
         let mut from = 0;
         for block in one.rows.blocks(length) {
             let matching = match self.filter {
                 Some(filter) => Some(block.payload_index.matching(filter)?),
                 None => None,
             };
-            let first = from;
-            let passes = |at: u32| {
-                matching.as_ref().is_none_or(|rows| rows.contains(at))
-                    && !one.dead.contains(first + at)
-            };
-            rows.push((first, self.of_block(block, &passes)));
+            greatest.clear();
+            greatest.resize(BLOCK_ROWS, f32::NEG_INFINITY);
+            for route in &self.routes {
+                let query = block.codes.query(route);
+                let codes = &block.codes;
+                codes.scores_from(&query, 0, BLOCK_ROWS, &mut products, &mut scores);
+                let each = greatest.iter_mut().zip(&scores);
+                each.for_each(|(greatest, score)| *greatest = greatest.max(*score));
+            }
+            for (at, score) in (0u32..).zip(&greatest) {
+                let row = from + at;
+                let passes = || matching.as_ref().is_none_or(|rows| rows.contains(at));
+                if best.takes(row, *score) && passes() && !one.dead.contains(row) {
+                    best.offer(row, *score);
+                }
+            }
             from += BLOCK_ROWS as u32;
         }
-        let mut rows = self.best_rows(rows);
-        // What came since the last full block is looked at one by one.
-        rows.extend(from..length as u32);
-        let passes = |row: &Row| {
+        Ok(best.into_sorted().into_iter().map(|(row, _)| row).collect())
+    }
+
+    /// The best rows that pass of those since the last full block.
+    fn one_by_one(&self, one: &RecentRef, rows: std::ops::Range<u32>) -> Vec<u32> {
+        let mut best = Best::new(self.want());
+        for at in rows {
+            let Some(row) = one.rows.get(at) else {
+                continue;
+            };
+            // A score beyond all numbers is still one.
+            let score = self.score(&row.record.vector).max(f32::MIN);
             let passes = |filter| filter::passes(filter, &row.record.payload);
-            self.filter.is_none_or(passes)
-        };
-        let hits = rows
-            .into_iter()
-            .filter(|row| !one.dead.contains(*row))
-            .filter_map(|at| Some((at, one.rows.get(at)?)))
-            .filter(|(at, row)| *at < from || passes(row))
-            .map(|(at, row)| Hit {
-                score: self.score(&row.record.vector),
-                seq: row.seq,
-                segment,
-                row: at,
-            });
-        // Not cut here: an old version and its new one may both be among them.
-        Ok(hits.collect())
-    }
-
-    /// Rows of a block that pass, with the greatest of their scores by codes.
-    fn of_block(&self, block: &Block, passes: &dyn Fn(u32) -> bool) -> Vec<(u32, f32)> {
-        let (mut products, mut scores) = (Vec::new(), Vec::new());
-        let mut best = vec![f32::NEG_INFINITY; BLOCK_ROWS];
-        for route in &self.routes {
-            let query = block.codes.query(route);
-            block
-                .codes
-                .scores_from(&query, 0, BLOCK_ROWS, &mut products, &mut scores);
-            best.iter_mut()
-                .zip(&scores)
-                .for_each(|(best, score)| *best = best.max(*score));
-        }
-        let rows = (0u32..).zip(best);
-        rows.filter(|(row, _)| passes(*row)).collect()
-    }
-
-    /// Of the rows of blocks those that are worth an exact score.
-    fn best_rows(&self, blocks: Vec<(u32, Vec<(u32, f32)>)>) -> Vec<u32> {
-        let mut best = Best::new(self.want() * self.routes.len());
-        for (first, rows) in blocks {
-            rows.iter()
-                .for_each(|(row, score)| best.offer(first + row, *score));
+            if best.takes(at, score) && !one.dead.contains(at) && self.filter.is_none_or(passes) {
+                best.offer(at, score);
+            }
         }
         best.into_sorted().into_iter().map(|(row, _)| row).collect()
     }

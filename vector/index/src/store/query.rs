@@ -238,6 +238,15 @@ impl Prepared<'_> {
         let mut best = Best::new(self.want() * self.routes.len());
         let (mut products, mut scores) = (Vec::new(), Vec::new());
         let mut greatest: Vec<f32> = Vec::with_capacity(BLOCK_ROWS);
+        // Codes of a query are the same for all blocks.
+        let Some(first) = one.rows.blocks(length).next() else {
+            return Ok(Vec::new());
+        };
+        let queries: Vec<_> = self
+            .routes
+            .iter()
+            .map(|one| first.codes.query(one))
+            .collect();
         let mut from = 0;
         for block in one.rows.blocks(length) {
             let matching = match self.filter {
@@ -246,10 +255,9 @@ impl Prepared<'_> {
             };
             greatest.clear();
             greatest.resize(BLOCK_ROWS, f32::NEG_INFINITY);
-            for route in &self.routes {
-                let query = block.codes.query(route);
+            for query in &queries {
                 let codes = &block.codes;
-                codes.scores_from(&query, 0, BLOCK_ROWS, &mut products, &mut scores);
+                codes.scores_from(query, 0, BLOCK_ROWS, &mut products, &mut scores);
                 let each = greatest.iter_mut().zip(&scores);
                 each.for_each(|(greatest, score)| *greatest = greatest.max(*score));
             }

@@ -34,6 +34,7 @@ pub struct Args {
     /// Folder made by `skerry keys new`, where nodes speak TLS.
     #[arg(long, global = true, value_name = "DIR")]
     keys: Option<String>,
+    /// What is told, as JSON.
     #[arg(long, global = true)]
     json: bool,
 }
@@ -43,7 +44,11 @@ enum ShardCommand {
     /// Shards, their slots, replicas and leaders, and the migration under way.
     List,
     /// Move the upper half of a shard's slots to a new shard, while both serve.
+    #[command(after_help = "Examples:
+  skerry shard split 0
+  skerry shard split 0 --to n4,n5,n6")]
     Split {
+        /// Number of the shard, as `skerry shard list` shows it.
         shard: u32,
         /// Nodes of the new shard, with commas between; those of the old one where none is named.
         #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
@@ -53,8 +58,12 @@ enum ShardCommand {
         no_wait: bool,
     },
     /// Move slots from one shard to another, while both serve.
+    #[command(after_help = "Examples:
+  skerry shard move 0 1 --slots 0-1023,2048")]
     Move {
+        /// Number of the shard that has them.
         from: u32,
+        /// Number of the shard that gets them.
         to: u32,
         /// Such as 0-1023,2048.
         #[arg(long, value_name = "SLOTS")]
@@ -64,9 +73,16 @@ enum ShardCommand {
         no_wait: bool,
     },
     /// Give a migration up: its slots stay where they are.
-    Abort { migration: u64 },
+    Abort {
+        /// Its number, as `skerry shard list` shows it.
+        migration: u64,
+    },
     /// Put the replicas of a shard on other nodes, while all serve.
+    #[command(after_help = "Examples:
+  skerry shard replicas 0 --to n1,n2,n4
+  skerry shard replicas 0 --abort")]
     Replicas {
+        /// Number of the shard, as `skerry shard list` shows it.
         shard: u32,
         /// All nodes that it shall have, with commas between.
         #[arg(

@@ -184,11 +184,12 @@ impl Packed {
         }
     }
 
-    /// Bytes that a search reads from: codes, links, entries.
+    /// Bytes of the codes of all nodes.
     pub fn code_bytes(&self) -> usize {
         self.codes.bytes()
     }
 
+    /// Bytes that a search reads from: codes, links, entries.
     pub fn hot_bytes(&self) -> usize {
         self.codes.bytes()
             + size_of_val(&*self.links.0)

@@ -219,15 +219,17 @@ impl Prepared<'_> {
     fn recent(&self, segment: usize, one: &RecentRef) -> Result<Vec<Hit>, StoreError> {
         let length = one.length.unwrap_or_else(|| one.rows.len());
         let mut rows = self.of_blocks(one, length)?;
-        let from = length / BLOCK_ROWS * BLOCK_ROWS;
-        rows.extend(self.one_by_one(one, from as u32..length as u32));
-        let alive = rows.into_iter().filter(|row| !one.dead.contains(*row));
-        let alive = alive.filter_map(|at| Some((at, one.rows.get(at)?)));
-        let hits = alive.map(|(at, row)| Hit {
-            score: self.score(&row.record.vector),
-            seq: row.seq,
-            segment,
-            row: at,
+        rows.extend(self.one_by_one(one, length / BLOCK_ROWS * BLOCK_ROWS));
+        // Alive when looked at: one that is replaced by now may have its new version beyond the end.
+        let rows = rows.into_iter();
+        let hits = rows.filter_map(|at| {
+            let row = one.rows.get(at)?;
+            Some(Hit {
+                score: self.score(&row.record.vector),
+                seq: row.seq,
+                segment,
+                row: at,
+            })
         });
         Ok(hits.collect())
     }
@@ -273,13 +275,11 @@ impl Prepared<'_> {
         Ok(best.into_sorted().into_iter().map(|(row, _)| row).collect())
     }
 
-    /// The best rows that pass of those since the last full block.
-    fn one_by_one(&self, one: &RecentRef, rows: std::ops::Range<u32>) -> Vec<u32> {
+    /// The best rows that pass from one on to the end, as it is when this gets there: whoever finds a
+    /// row dead finds what replaced it.
+    fn one_by_one(&self, one: &RecentRef, from: usize) -> Vec<u32> {
         let mut best = Best::new(self.want());
-        for at in rows {
-            let Some(row) = one.rows.get(at) else {
-                continue;
-            };
+        for (at, row) in one.rows.iter_from(from as u32, one.length) {
             // A score beyond all numbers is still one.
             let score = self.score(&row.record.vector).max(f32::MIN);
             let passes = |filter| filter::passes(filter, &row.record.payload);

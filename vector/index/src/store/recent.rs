@@ -147,7 +147,12 @@ impl Recent {
 
     /// All rows, dead ones too. Ends where the rows end when it gets there, or at `length`.
     pub fn iter(&self, length: Option<usize>) -> impl Iterator<Item = (u32, &Row)> {
-        (0u32..).map_while(move |row| {
+        self.iter_from(0, length)
+    }
+
+    /// The same from a row on.
+    pub fn iter_from(&self, from: u32, length: Option<usize>) -> impl Iterator<Item = (u32, &Row)> {
+        (from..).map_while(move |row| {
             let end = length.unwrap_or_else(|| self.len());
             if row as usize >= end {
                 return None;

@@ -357,3 +357,56 @@ fn found(view: &View, hit: &Hit) -> Result<Found, StoreError> {
         seq: hit.seq,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Record;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    /// A few records that are replaced as quickly as memory takes it: every search finds each once.
+    #[test]
+    fn what_is_replaced_during_a_search_is_there_once() {
+        const IDS: usize = 4;
+        let rows_max = 60_000;
+        let spec = Spec {
+            dim: 8,
+            metric: Metric::Dot,
+            stored: Stored::F32,
+            fields: Vec::new(),
+        };
+        let view = View {
+            sealed: Vec::new(),
+            recent: vec![RecentRef::new(&spec, rows_max)],
+        };
+        let one = &view.recent[0];
+        let put = |n: usize| {
+            let record = Record {
+                id: format!("id-{}", n % IDS).into(),
+                vector: vec![1.0; 8],
+                payload: skerry_types::Attributes::new(),
+            };
+            one.rows.put(record, n as u64 + 1, &one.dead);
+        };
+        (0..IDS).for_each(put);
+        let query = Query {
+            vectors: vec![vec![0.5; 8]],
+            merge: Merge::Best,
+            k: 20,
+            ef: None,
+            filter: None,
+        };
+        let ask = prepare(&spec, &query, 64).unwrap();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                (IDS..rows_max).for_each(put);
+                done.store(true, Ordering::Release);
+            });
+            while !done.load(Ordering::Acquire) {
+                let found = search(&view, &ask, &|| false).unwrap();
+                assert_eq!(found.len(), IDS);
+            }
+        });
+    }
+}
